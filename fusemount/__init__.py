@@ -1,0 +1,1 @@
+"""A passthrough mount that reads models ahead: does what the optimizer decides."""

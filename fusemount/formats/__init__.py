@@ -1,0 +1,1 @@
+"""Formats of model files and folders: how each is recognised and which files belong to it."""
