@@ -9,7 +9,7 @@ ARGS ?=
 # Reach recipes through the environment: a name with spaces or quotes stays one word.
 export PYTHON SOURCE MOUNTPOINT
 
-PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
+PIP = .venv/bin/python -m pip --disable-pip-version-check -qq
 PYTEST = .venv/bin/python -m pytest
 UV_VERSION = 0.13.9
 
@@ -85,7 +85,7 @@ check: .venv/.installed .venv/.system-test
 # Settings of this machine (other indexes, folders of wheels) must not reach the lock.
 lock: .venv/.created
 	@"$$PYTHON" -m venv build/lock
-	@build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==$(UV_VERSION)
+	@build/lock/bin/python -m pip --disable-pip-version-check -qq install uv==$(UV_VERSION)
 	@$(LOCK) --all-extras --output-file requirements.txt pyproject.toml
 	@$(LOCK) --group build --constraint requirements.txt --output-file requirements-build.txt
 
