@@ -1,0 +1,51 @@
+"""What is mounted where, read from /proc/self/mountinfo: never touches a mount.
+
+Invariant: nothing here can hang on a mount whose daemon is dead or stopped.
+"""
+
+import re
+from dataclasses import dataclass
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of mountinfo: `device` is (major, minor)."""
+
+    mountpoint: bytes
+    filesystem_type: str
+    source: bytes
+    device: tuple[int, int]
+
+
+def _unescape(field: bytes) -> bytes:
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field)
+
+
+def read_mounts() -> list[Mount]:
+    """All mounts of this process's namespace, in the order they were made."""
+    mounts = []
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            fields, _, rest = line.partition(b" - ")
+            columns, (filesystem_type, source, *_) = fields.split(b" "), rest.split(b" ")
+            major, _, minor = columns[2].partition(b":")
+            mounts.append(
+                Mount(
+                    _unescape(columns[4]),
+                    filesystem_type.decode(errors="replace"),
+                    _unescape(source),
+                    (int(major), int(minor)),
+                )
+            )
+    return mounts
+
+
+def find_mount(mountpoint: bytes) -> Mount | None:
+    """The topmost mount exactly at `mountpoint` (absolute, links resolved), or None."""
+    found = None
+    for mount in read_mounts():
+        if mount.mountpoint == mountpoint:
+            found = mount
+    return found

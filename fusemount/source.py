@@ -1,0 +1,232 @@
+"""All metadata I/O on the backing tree: where it runs, and what each call does.
+
+The functions are plain and blocking; `Source.call` decides where they run. On a filesystem of
+this machine a call takes microseconds, a hand-over to a thread ten times that: there they run at
+once, until one was slow. On every other source they run in threads with a deadline.
+Nothing here follows a link: each name is resolved in a directory's descriptor.
+"""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar, TypeVarTuple
+
+import trio
+
+from fusemount.errors import SourceTimeoutError
+from fusemount.identity import Found, Identifier, filesystem_type, is_local_type
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
+# A local call that took longer than this has met a disk or a stalled device ...
+_SLOW_CALL_S = 0.005
+# ... and for so long all calls go through threads, so that the next one stalls nobody.
+_WARY_S = 10.0
+# Metadata requests in flight at a remote source. At 10 ms each, 64 stat 6,400 files a second.
+METADATA_THREADS = 64
+# Entries whose status is asked for in one go, on a remote source split over the threads.
+_PARALLEL_SHARE = 16
+
+
+class _Outcome(Generic[Result]):
+    """A thread's result, taken by its caller or, where that gave up, discarded: never lost."""
+
+    def __init__(self, discard: Callable[[Result], object] | None) -> None:
+        self._discard = discard
+        self._lock = threading.Lock()
+        self._results: list[Result] = []
+        self._abandoned = False
+
+    def put(self, result: Result) -> Result:
+        with self._lock:
+            self._results.append(result)
+            abandoned = self._abandoned
+        if abandoned:
+            self._discard_result()
+        return result
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+        self._discard_result()
+
+    def _discard_result(self) -> None:
+        with self._lock:
+            results, self._results = self._results, []
+        if self._discard is not None:
+            for result in results:
+                self._discard(result)
+
+
+class Source:
+    """A directory tree to mount. `root_fd` stays open for the life of the mount."""
+
+    def __init__(self, path: str, deadline_s: float) -> None:
+        """Raises OSError where `path` cannot be opened as a directory."""
+        self.path = path
+        self.deadline_s = deadline_s
+        self.identifier = Identifier()
+        self.root_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.is_local = is_local_type(filesystem_type(self.root_fd))
+        self.timeouts = 0
+        self._wary_until = 0.0
+        self._limiter = trio.CapacityLimiter(METADATA_THREADS)
+
+    def root(self) -> Found:
+        """What the root is now; raises OSError."""
+        status = os.fstat(self.root_fd)
+        return Found(status, self.identifier.find_open(self.root_fd, status))
+
+    def reopen_root(self) -> bool:
+        """Open the root by its path again, as after a remount. False where it is the same mount."""
+        fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.stat(fd)
+            if os.fstat(fd).st_dev == _device_of(self.root_fd):
+                return False
+            os.dup2(fd, self.root_fd, inheritable=False)
+        finally:
+            os.close(fd)
+        self.is_local = is_local_type(filesystem_type(self.root_fd))
+        return True
+
+    async def call(
+        self,
+        is_local: bool,
+        function: Callable[[*Arguments], Result],
+        *arguments: *Arguments,
+        discard: Callable[[Result], object] | None = None,
+    ) -> Result:
+        """Run a blocking function where it suits the filesystem that it works on.
+
+        `discard` takes a result that comes after the deadline or a cancellation (a descriptor).
+        Raises what the function raises, or SourceTimeoutError after `deadline_s`.
+        """
+        now = time.monotonic()
+        if is_local and now >= self._wary_until:
+            try:
+                return function(*arguments)
+            finally:
+                after = time.monotonic()
+                if after - now > _SLOW_CALL_S:
+                    self._wary_until = after + _WARY_S
+        outcome = _Outcome(discard)
+
+        def work() -> Result:
+            return outcome.put(function(*arguments))
+
+        try:
+            with trio.fail_after(self.deadline_s):
+                return await trio.to_thread.run_sync(
+                    work, abandon_on_cancel=True, limiter=self._limiter
+                )
+        except trio.TooSlowError:
+            outcome.abandon()
+            self.timeouts += 1
+            raise SourceTimeoutError(self.path) from None
+        except trio.Cancelled:
+            outcome.abandon()
+            raise
+
+    # The functions below block; each takes an O_PATH descriptor of the directory.
+
+    def find(self, directory_fd: int, name: bytes) -> Found:
+        """Status and identity of an entry; raises OSError."""
+        status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+        return Found(status, self.identifier.find(directory_fd, name, status))
+
+    def find_open(self, fd: int) -> Found:
+        """Status and identity of an open descriptor; raises OSError."""
+        status = os.fstat(fd)
+        return Found(status, self.identifier.find_open(fd, status))
+
+    def find_many(self, directory_fd: int, names: Sequence[bytes]) -> list[Found | None]:
+        """`find` for each name; None for one that is gone."""
+        found: list[Found | None] = []
+        for name in names:
+            try:
+                found.append(self.find(directory_fd, name))
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ESTALE, errno.EACCES):
+                    raise
+                found.append(None)
+        return found
+
+    async def find_all(
+        self, is_local: bool, directory_fd: int, names: Sequence[bytes]
+    ) -> list[Found | None]:
+        """`find_many`, on a remote source by many threads at once."""
+        if is_local:
+            return await self.call(True, self.find_many, directory_fd, names)
+        shares: list[list[Found | None]] = [[] for _ in range(0, len(names), _PARALLEL_SHARE)]
+
+        async def find_share(number: int) -> None:
+            start = number * _PARALLEL_SHARE
+            share = names[start : start + _PARALLEL_SHARE]
+            shares[number] = await self.call(False, self.find_many, directory_fd, share)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(shares)):
+                nursery.start_soon(find_share, number)
+        return [found for share in shares for found in share]
+
+
+def _device_of(fd: int) -> int:
+    try:
+        return os.fstat(fd).st_dev
+    except OSError:
+        return -1
+
+
+def open_path(directory_fd: int, name: bytes) -> int:
+    """An O_PATH descriptor of an entry, links not followed; raises OSError."""
+    return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+
+
+def open_directory(directory_fd: int, name: bytes) -> tuple[int, bool]:
+    """An O_PATH descriptor of a sub-directory, and whether it is on a local filesystem."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=directory_fd)
+    try:
+        return fd, is_local_type(filesystem_type(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def open_file(directory_fd: int, name: bytes) -> int:
+    """A descriptor to read a regular file by; never waits on a fifo that took its place."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    return os.open(name, flags, dir_fd=directory_fd)
+
+
+def list_names(directory_fd: int) -> list[bytes]:
+    """Names in a directory in the source's order, without . and ..; raises OSError."""
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory_fd)
+    try:
+        return [os.fsencode(name) for name in os.listdir(fd)]
+    finally:
+        os.close(fd)
+
+
+def read_link(directory_fd: int, name: bytes) -> bytes:
+    """A symbolic link's text, verbatim."""
+    return os.readlink(name, dir_fd=directory_fd)
+
+
+def _by_descriptor(fd: int) -> str:
+    # xattr calls take no O_PATH descriptor; the link in /proc leads to the very object.
+    return f"/proc/self/fd/{fd}"
+
+
+def get_xattr(fd: int, name: bytes) -> bytes:
+    """One extended attribute of what an O_PATH descriptor leads to."""
+    return os.getxattr(_by_descriptor(fd), name)
+
+
+def list_xattrs(fd: int) -> list[bytes]:
+    """Names of the extended attributes of what an O_PATH descriptor leads to."""
+    return [os.fsencode(name) for name in os.listxattr(_by_descriptor(fd))]

@@ -1,0 +1,242 @@
+"""The mounted tree: nodes, their descriptors and the source brought together.
+
+Every call finds its node by descriptor, parent and name, and checks that it is still the node.
+A source that was remounted under the mount is opened again once; what was open there is stale.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from fusemount.directories import Directories, Directory
+from fusemount.errors import StaleNodeError
+from fusemount.handles import DirectoryHandle
+from fusemount.identity import Found
+from fusemount.inodes import InodeTable, Node, is_same
+from fusemount.source import (
+    Result,
+    Source,
+    get_xattr,
+    list_names,
+    list_xattrs,
+    open_file,
+    open_path,
+    read_link,
+)
+
+Answer = TypeVar("Answer")
+
+# What a source that went away says, until it is opened again.
+_GONE = frozenset({errno.ENOTCONN, errno.ESHUTDOWN, errno.ENXIO})
+# Names that lead nowhere or elsewhere now.
+_MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
+# Entries of a directory whose status is found in one go.
+_LISTING_CHUNK = 1024
+
+
+class Tree:
+    """Looks things up in the source for the kernel. Used by the event loop only."""
+
+    def __init__(self, source: Source, descriptors: int) -> None:
+        """`descriptors`: how many directories may be open at once."""
+        self._source = source
+        self.inodes = InodeTable(source.root())
+        self.directories = Directories(source, descriptors)
+
+    async def lookup(self, parent: Node, name: bytes) -> tuple[Node, Found]:
+        """The node at a name. Raises OSError (ENOENT: no such name), StaleNodeError."""
+
+        async def find() -> Found:
+            directory = await self.directories.open(parent)
+            try:
+                return await self._source.call(
+                    directory.is_local, self._source.find, directory.fd, name
+                )
+            finally:
+                directory.release()
+
+        try:
+            found = await self._retried(find)
+        except OSError as error:
+            if error.errno in _MISSING:
+                self.inodes.detach(parent, name)
+            raise
+        return self.inodes.remember(parent, name, found), found
+
+    async def status(self, node: Node, open_fd: int) -> Found:
+        """What a node is now; `open_fd` is a descriptor of it where one is open, else -1."""
+        if open_fd >= 0:
+            return await self._stale_if_gone(self._source.find_open, open_fd)
+        if node.is_directory:
+
+            async def find_directory() -> Found:
+                directory = await self.directories.open(node)
+                try:
+                    return await self._source.call(
+                        directory.is_local, self._source.find_open, directory.fd
+                    )
+                finally:
+                    directory.release()
+
+            return await self._retried(find_directory)
+        return await self._at_its_place(node, self._source.find, lambda found: found)
+
+    async def open_file(self, node: Node) -> tuple[int, Found, bool]:
+        """Open a regular file: descriptor, what it is, whether it is on a local filesystem.
+
+        Raises StaleNodeError where the name leads to another file now.
+        """
+
+        async def open_at(directory: Directory, name: bytes) -> tuple[int, Found, bool]:
+            fd = await self._source.call(
+                directory.is_local, open_file, directory.fd, name, discard=os.close
+            )
+            try:
+                found = await self._source.call(
+                    directory.is_local, self._source.find_open, fd
+                )
+                if not stat.S_ISREG(found.status.st_mode) or not is_same(node, found):
+                    raise StaleNodeError(f"node {node.inode}")
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd, found, directory.is_local
+
+        return await self._at_each_place(node, open_at)
+
+    async def read_link(self, node: Node) -> bytes:
+        """A symbolic link's text, verbatim."""
+
+        async def read_at(directory: Directory, name: bytes) -> bytes:
+            text = await self._source.call(directory.is_local, read_link, directory.fd, name)
+            found = await self._source.call(
+                directory.is_local, self._source.find, directory.fd, name
+            )
+            if not is_same(node, found):
+                raise StaleNodeError(f"node {node.inode}")
+            return text
+
+        return await self._at_each_place(node, read_at)
+
+    async def get_xattr(self, node: Node, name: bytes) -> bytes:
+        """An extended attribute; raises OSError (ENODATA: none of that name)."""
+        return await self._with_path(node, lambda fd: get_xattr(fd, name))
+
+    async def list_xattrs(self, node: Node) -> list[bytes]:
+        """Names of the extended attributes."""
+        return await self._with_path(node, list_xattrs)
+
+    async def statvfs(self) -> os.statvfs_result:
+        """The source's filesystem."""
+
+        async def ask() -> os.statvfs_result:
+            return await self._source.call(
+                self._source.is_local, os.fstatvfs, self._source.root_fd
+            )
+
+        return await self._retried(ask)
+
+    async def list(self, handle: DirectoryHandle, start: int) -> None:
+        """See that the handle knows its names, and the status of those from `start` on.
+
+        Position 0 lists the directory anew. A name that is gone again has None.
+        """
+
+        async def fill() -> None:
+            directory = await self.directories.open(handle.node)
+            try:
+                if handle.names is None or start == 0:
+                    handle.names = await self._source.call(
+                        directory.is_local, list_names, directory.fd
+                    )
+                    handle.found = []
+                known = len(handle.found)
+                if known <= start:
+                    names = handle.names[known : start + _LISTING_CHUNK]
+                    handle.found += await self._source.find_all(
+                        directory.is_local, directory.fd, names
+                    )
+            finally:
+                directory.release()
+
+        await self._retried(fill)
+
+    async def _with_path(self, node: Node, work: Callable[[int], Result]) -> Result:
+        if node.is_directory:
+            directory = await self.directories.open(node)
+            try:
+                return await self._source.call(directory.is_local, work, directory.fd)
+            finally:
+                directory.release()
+
+        async def work_at(directory: Directory, name: bytes) -> Result:
+            def open_and_work() -> Result:
+                fd = open_path(directory.fd, name)
+                try:
+                    if not is_same(node, self._source.find_open(fd)):
+                        raise StaleNodeError(f"node {node.inode}")
+                    return work(fd)
+                finally:
+                    os.close(fd)
+
+            return await self._source.call(directory.is_local, open_and_work)
+
+        return await self._at_each_place(node, work_at)
+
+    async def _at_its_place(
+        self,
+        node: Node,
+        find: Callable[[int, bytes], Found],
+        answer: Callable[[Found], Answer],
+    ) -> Answer:
+        async def find_at(directory: Directory, name: bytes) -> Answer:
+            found = await self._source.call(directory.is_local, find, directory.fd, name)
+            if not is_same(node, found):
+                raise StaleNodeError(f"node {node.inode}")
+            return answer(found)
+
+        return await self._at_each_place(node, find_at)
+
+    async def _at_each_place(
+        self, node: Node, work: Callable[[Directory, bytes], Awaitable[Answer]]
+    ) -> Answer:
+        """Work at the first of the node's names that still leads to it."""
+
+        async def try_places() -> Answer:
+            for parent, name in list(node.names):
+                try:
+                    directory = await self.directories.open(parent)
+                    try:
+                        return await work(directory, name)
+                    finally:
+                        directory.release()
+                except StaleNodeError:
+                    continue
+                except OSError as error:
+                    if error.errno not in _MISSING and error.errno != errno.ELOOP:
+                        raise
+            raise StaleNodeError(f"node {node.inode}")
+
+        return await self._retried(try_places)
+
+    async def _stale_if_gone(self, find: Callable[[int], Found], fd: int) -> Found:
+        try:
+            return await self._source.call(False, find, fd)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise StaleNodeError("its source was remounted") from error
+            raise
+
+    async def _retried(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Do the work; where the source went away, open it again by its path and do it once more."""
+        try:
+            return await work()
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            if not await self._source.call(False, self._source.reopen_root):
+                raise
+        self.directories.drop_all()
+        return await work()
