@@ -28,6 +28,7 @@ help:
 	@echo 'PYTHON=… chooses the interpreter of .venv (now $(PYTHON))'
 
 setup: .venv/.installed
+	@:
 
 # Stamps live in .venv: removing it starts over.
 .venv/.system-build: .ci/system-packages
@@ -57,6 +58,8 @@ setup: .venv/.installed
 .venv/.installed: .venv/.dependencies
 	@echo 'building and installing fusemount'
 	@$(PIP) install --no-deps --no-index --no-build-isolation --editable .
+	@.venv/bin/python -c 'import fusemount._interpose, fusemount._slowsource' || { \
+		echo 'fusemount: the C parts were not built; see pip install -v for why' >&2; exit 1; }
 	@touch $@
 
 run: .venv/.installed
