@@ -4,6 +4,7 @@ A device node that exists may still be forbidden, and a capability may be filter
 the attempt counts. Nothing serves the mount: it is detached again at once.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -28,7 +29,8 @@ def why_no_mount() -> str:
         try:
             return _try_as_root(device, directory) if os.geteuid() == 0 else _try_as_user(directory)
         finally:
-            os.rmdir(directory)
+            with contextlib.suppress(OSError):  # still mounted where unmounting was refused
+                os.rmdir(directory)
     finally:
         os.close(device)
 
@@ -59,6 +61,10 @@ def _try_as_user(directory: str) -> str:
         except FileNotFoundError:
             return "not root, and fusermount3 is not installed"
     if mounted.returncode != 0:
-        return f"fusermount3 refused: {mounted.stderr.strip() or mounted.returncode}"
-    subprocess.run(["fusermount3", "-u", "-z", "--", directory], check=False)
+        return f"fusermount3 does not mount: {mounted.stderr.strip()}"
+    unmounted = subprocess.run(
+        ["fusermount3", "-u", "-z", "--", directory], capture_output=True, text=True, check=False
+    )
+    if unmounted.returncode != 0:
+        return f"fusermount3 does not unmount: {unmounted.stderr.strip()}"
     return ""
