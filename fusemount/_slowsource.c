@@ -131,7 +131,7 @@ static PyObject *run(PyObject *module, PyObject *args, PyObject *kwargs)
     (void)module;
     static char *names[] = {"source", "mountpoint", "mount_options", "on_ready", "latency_s",
                             "stream_bytes_per_s", "total_bytes_per_s", "attr_timeout_s",
-                            "entry_timeout_s", "list_page_entries", "threads", "page_cache",
+                            "entry_timeout_s", "list_page_entries", "max_read_bytes", "threads", "page_cache",
                             "splice", "readdirplus", "moving_inodes", "clone_fd", "lifeline_fd",
                             NULL};
     const char *source, *mountpoint, *mount_options;
@@ -140,9 +140,10 @@ static PyObject *run(PyObject *module, PyObject *args, PyObject *kwargs)
     unsigned threads;
     int page_cache, splice, readdirplus, moving_inodes, clone_fd;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "yysO$dddddIIpppppi", names, &source, &mountpoint, &mount_options,
+            args, kwargs, "yyyO$dddddIIIpppppi", names, &source, &mountpoint, &mount_options,
             &on_ready, &latency_s, &stream, &total, &slow_settings.attr_timeout_s,
-            &slow_settings.entry_timeout_s, &slow_settings.list_page_entries, &threads,
+            &slow_settings.entry_timeout_s, &slow_settings.list_page_entries,
+            &slow_settings.max_read_bytes, &threads,
             &page_cache, &splice, &readdirplus, &moving_inodes, &clone_fd, &lifeline_fd))
         return NULL;
     if (slow_settings.list_page_entries == 0 || threads == 0) {

@@ -46,6 +46,7 @@ struct slow_settings {
     double attr_timeout_s;
     double entry_timeout_s;
     unsigned list_page_entries; /* a listing pays the latency once for so many entries */
+    unsigned max_read_bytes;
     bool page_cache;            /* false: direct_io, every read of a client is a request */
     bool splice;                /* answer reads from the descriptor, without a buffer of ours */
     bool readdirplus;

@@ -197,6 +197,7 @@ static void op_init(void *unused, struct fuse_conn_info *conn)
     conn->want &= ~(plus | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_MOVE);
     conn->want |= want & conn->capable;
     conn->max_write = MAX_REQUEST_BYTES; /* libfuse derives the pages of a READ from it, too */
+    conn->max_read = slow_settings.max_read_bytes; /* must repeat the mount option */
     conn->max_background = MAX_BACKGROUND;
     conn->congestion_threshold = MAX_BACKGROUND;
 }
