@@ -130,5 +130,3 @@ class Directories:
 
 def _close_first(opened: tuple[int, bool]) -> None:
     os.close(opened[0])
-
-

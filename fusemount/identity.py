@@ -92,6 +92,7 @@ def is_local_type(number: int) -> bool:
 class _Buffers(threading.local):
     def __init__(self) -> None:
         self.handle = ctypes.create_string_buffer(_HANDLE_HEADER_BYTES + _HANDLE_BYTES)
+        self.room = ctypes.c_uint.from_buffer(self.handle)
         self.mount_id = ctypes.c_int()
 
 
@@ -135,11 +136,11 @@ class Identifier:
     def _handle(self, directory_fd: int, name: bytes, flags: int, device: int) -> bytes | None:
         buffers = self._buffers
         handle = buffers.handle
-        handle[0:4] = _HANDLE_BYTES.to_bytes(4, "little")
+        buffers.room.value = _HANDLE_BYTES
         failed = _libc.name_to_handle_at(
             directory_fd, name, handle, ctypes.byref(buffers.mount_id), flags
         )
         if failed:
             return None
-        used = _HANDLE_HEADER_BYTES + int.from_bytes(handle[0:4], "little")
+        used = _HANDLE_HEADER_BYTES + int(buffers.room.value)
         return device.to_bytes(8, "little") + handle.raw[4:used]

@@ -112,7 +112,7 @@ class Supervisor:
         deadline = time.monotonic() + _START_DEADLINE_S
         while True:
             left = max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select([link, self._wakeup_read], [], [], left)
+            ready, _, _ = select.select([link.fileno(), self._wakeup_read], [], [], left)
             if self._wakeup_read in ready:
                 raise MountError("interrupted before it was mounted")
             if not ready:
@@ -155,10 +155,10 @@ class Supervisor:
     def _serve(self, link: socket.socket, worker: "subprocess.Popen[bytes]") -> int:
         """Wait for a signal, or for the worker's end. Returns the exit code."""
         while True:
-            ready, _, _ = select.select([link, self._wakeup_read], [], [])
+            ready, _, _ = select.select([link.fileno(), self._wakeup_read], [], [])
             if self._wakeup_read in ready and self._stop_asked():
                 return 0
-            if link in ready:
+            if link.fileno() in ready:
                 message, _ = receive_message(link)
                 if message is None:
                     return self._worker_ended(worker)

@@ -29,7 +29,7 @@ from fusemount.source import (
 Answer = TypeVar("Answer")
 
 # What a source that went away says, until it is opened again.
-_GONE = frozenset({errno.ENOTCONN, errno.ESHUTDOWN, errno.ENXIO})
+GONE = frozenset({errno.ENOTCONN, errno.ESHUTDOWN, errno.ENXIO})
 # Names that lead nowhere or elsewhere now.
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 # Entries of a directory whose status is found in one go.
@@ -65,10 +65,8 @@ class Tree:
             raise
         return self.inodes.remember(parent, name, found), found
 
-    async def status(self, node: Node, open_fd: int) -> Found:
-        """What a node is now; `open_fd` is a descriptor of it where one is open, else -1."""
-        if open_fd >= 0:
-            return await self._stale_if_gone(self._source.find_open, open_fd)
+    async def status(self, node: Node) -> Found:
+        """What a node that is not open is now."""
         if node.is_directory:
 
             async def find_directory() -> Found:
@@ -81,7 +79,16 @@ class Tree:
                     directory.release()
 
             return await self._retried(find_directory)
-        return await self._at_its_place(node, self._source.find, lambda found: found)
+
+        async def find_at(directory: Directory, name: bytes) -> Found:
+            found = await self._source.call(
+                directory.is_local, self._source.find, directory.fd, name
+            )
+            if not is_same(node, found):
+                raise StaleNodeError(f"node {node.inode}")
+            return found
+
+        return await self._at_each_place(node, find_at)
 
     async def open_file(self, node: Node) -> tuple[int, Found, bool]:
         """Open a regular file: descriptor, what it is, whether it is on a local filesystem.
@@ -94,9 +101,7 @@ class Tree:
                 directory.is_local, open_file, directory.fd, name, discard=os.close
             )
             try:
-                found = await self._source.call(
-                    directory.is_local, self._source.find_open, fd
-                )
+                found = await self._source.call(directory.is_local, self._source.find_open, fd)
                 if not stat.S_ISREG(found.status.st_mode) or not is_same(node, found):
                     raise StaleNodeError(f"node {node.inode}")
             except BaseException:
@@ -132,9 +137,7 @@ class Tree:
         """The source's filesystem."""
 
         async def ask() -> os.statvfs_result:
-            return await self._source.call(
-                self._source.is_local, os.fstatvfs, self._source.root_fd
-            )
+            return await self._source.call(self._source.is_local, os.fstatvfs, self._source.root_fd)
 
         return await self._retried(ask)
 
@@ -185,20 +188,6 @@ class Tree:
 
         return await self._at_each_place(node, work_at)
 
-    async def _at_its_place(
-        self,
-        node: Node,
-        find: Callable[[int, bytes], Found],
-        answer: Callable[[Found], Answer],
-    ) -> Answer:
-        async def find_at(directory: Directory, name: bytes) -> Answer:
-            found = await self._source.call(directory.is_local, find, directory.fd, name)
-            if not is_same(node, found):
-                raise StaleNodeError(f"node {node.inode}")
-            return answer(found)
-
-        return await self._at_each_place(node, find_at)
-
     async def _at_each_place(
         self, node: Node, work: Callable[[Directory, bytes], Awaitable[Answer]]
     ) -> Answer:
@@ -221,11 +210,12 @@ class Tree:
 
         return await self._retried(try_places)
 
-    async def _stale_if_gone(self, find: Callable[[int], Found], fd: int) -> Found:
+    async def status_of_open(self, fd: int, is_local: bool) -> Found:
+        """What an open descriptor leads to now; stale where its source was remounted."""
         try:
-            return await self._source.call(False, find, fd)
+            return await self._source.call(is_local, self._source.find_open, fd)
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in GONE:
                 raise StaleNodeError("its source was remounted") from error
             raise
 
@@ -234,7 +224,7 @@ class Tree:
         try:
             return await work()
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in GONE:
                 raise
             if not await self._source.call(False, self._source.reopen_root):
                 raise

@@ -14,6 +14,9 @@ from fusemount.errors import MountError, UsageError
 
 # Each module defines `command`. Imported on use: a command pays for what it needs only.
 _COMMANDS: dict[str, str] = {
+    "mount": "fusemount.cli.mount",
+    "umount": "fusemount.cli.umount",
+    "status": "fusemount.cli.status",
     "slow-source": "fusemount.cli.slow_source",
 }
 

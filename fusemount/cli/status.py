@@ -1,0 +1,126 @@
+"""fusemount status: what a mount does and why."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fusemount.client import ask
+
+
+@click.command("status")
+@click.argument("mountpoint", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+def command(mountpoint: str, as_json: bool) -> int:
+    """Show what the mount on MOUNTPOINT read, fetched ahead and recommends, and why."""
+    status = ask(os.path.abspath(mountpoint), "GET", "/status")
+    if as_json:
+        json.dump(status, sys.stdout, indent=2)
+        print()
+        return 0
+    console = Console(soft_wrap=True)
+    _show_summary(console, status)
+    _show_models(console, status["models"])
+    _show_files(console, status["files"])
+    return 0
+
+
+def _size(number: int) -> str:
+    value = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def _printable(path: str) -> Text:
+    """A path as it can be shown: names may hold anything."""
+    shown = os.fsencode(path).decode(errors="backslashreplace")
+    return Text(
+        "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    )
+
+
+def _show_summary(console: Console, status: dict[str, Any]) -> None:
+    reads, source, memory = status["reads"], status["source"], status["memory"]
+    optimizer = status["optimizer"]
+    console.print(
+        Text.assemble(
+            _printable(status["source_path"]),
+            " on ",
+            _printable(status["mountpoint"]),
+            ", read-only",
+        )
+    )
+    console.print(
+        f"reads     {reads['reads']} ({_size(reads['read_bytes'])}),"
+        f" {reads['hit_ratio']:.0%} of the bytes were here,"
+        f" {reads['errors']} errors, longest {reads['longest_read_s'] * 1000:.0f} ms"
+    )
+    console.print(
+        f"source    {source['fetches']} fetches ({_size(source['fetched_bytes'])}),"
+        f" {_size(source['prefetched_bytes'])} ahead of readers,"
+        f" at most {_size(source['max_in_flight_bytes'])} in flight"
+    )
+    console.print(
+        f"memory    {_size(memory['used_bytes'])} of {_size(memory['budget_bytes'])},"
+        f" {_size(memory['kept_bytes'])} kept, {_size(memory['pinned_bytes'])} pinned"
+    )
+    console.print(
+        f"optimizer {optimizer['events_observed']} events, {optimizer['events_dropped']} dropped,"
+        f" {len(status['models'])} models"
+    )
+    for preload in status["preloads"]:
+        line = Text("preload   ")
+        line.append_text(_printable(preload["model_id"]))
+        line.append(f": {preload['state']}, {_size(preload['loaded_bytes'])}")
+        line.append(f" of {_size(preload['total_bytes'])} {preload['reason']}")
+        console.print(line)
+    for problem in status["degraded"]:
+        console.print(Text(f"degraded  {problem}", style="yellow"))
+
+
+def _show_models(console: Console, models: list[dict[str, Any]]) -> None:
+    if not models:
+        return
+    table = Table("model", "version", "format", "size", "recommended", "why", box=None)
+    for model in models:
+        advice = model.get("recommendation")
+        recommended = why = ""
+        if advice is not None:
+            preload = ", preload" if advice["should_preload"] else ""
+            recommended = f"{advice['cache_strategy']}, {_size(advice['prefetch_size'])}{preload}"
+            why = "; ".join(advice["reasons"])
+        table.add_row(
+            _printable(model["model_id"]),
+            model["version"],
+            model["format"],
+            _size(model["size_bytes"]),
+            recommended,
+            Text(why),
+        )
+    console.print(table)
+
+
+def _show_files(console: Console, files: list[dict[str, Any]]) -> None:
+    if not files:
+        return
+    table = Table("file", "read", "here", "ahead", "used", "wasted", "window", "why", box=None)
+    for file in files:
+        table.add_row(
+            _printable(file["path"]),
+            _size(file["read_bytes"]),
+            _size(file["hit_bytes"]),
+            _size(file["prefetched_bytes"]),
+            _size(file["used_bytes"]),
+            _size(file["wasted_bytes"]),
+            _size(file["applied"]["first_window_bytes"]),
+            Text("; ".join(file["recommended"]["reasons"])),
+        )
+    console.print(table)

@@ -1,0 +1,291 @@
+"""What the mount does for each request, without pyfuse3: opens, listings, status, release.
+
+Brings tree, handles, store and reader together. Used by the event loop only.
+Invariants: each handle holds its content, and so its descriptor, until release; a node that has
+handles is asked about through them; whatever a handler awaits, the tables are consistent before.
+"""
+
+import itertools
+import os
+import queue
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from fusemount.feed import Feed, RawEvent
+from fusemount.fetch import FetchThreads
+from fusemount.handles import DirectoryHandle, FileHandle, Handles
+from fusemount.identity import Found
+from fusemount.inodes import Node
+from fusemount.metrics import Metrics
+from fusemount.options import MountOptions
+from fusemount.policy import UNKNOWN, FilePolicy
+from fusemount.readahead import Readahead
+from fusemount.reader import Reader
+from fusemount.source import Source
+from fusemount.store.content import Content
+from fusemount.store.memory import MemoryStore
+from fusemount.tree import Tree
+from optimizer import AccessKind, Origin
+
+# Directory descriptors held open; the rest of the limit is for files.
+_DIRECTORY_DESCRIPTORS = 256
+# A file changed so recently may change again without its times showing it.
+_SETTLED_NS = 2_000_000_000
+
+
+class Filesystem:
+    """The mounted filesystem of one source."""
+
+    def __init__(
+        self, options: MountOptions, source: Source, fetch: FetchThreads, budget_bytes: int
+    ) -> None:
+        self.options = options
+        self.source = source
+        self.fetch = fetch
+        self.tree = Tree(source, _DIRECTORY_DESCRIPTORS)
+        self.handles = Handles()
+        self.store = MemoryStore(budget_bytes)
+        self.feed = Feed()
+        self.metrics = Metrics(self._emit_read)
+        self.reader = Reader(
+            self.store,
+            fetch,
+            self.metrics,
+            self.tree.status_of_open,
+            attribute_timeout_s=options.attribute_timeout_s,
+            deadline_s=options.source_deadline_s,
+        )
+        # Replaced as a whole by the optimizer's thread; looked up here without a lock.
+        self.policies: dict[str, FilePolicy] = {}
+        # Told each directory that is looked into, once; set by the session.
+        self.on_directory: Callable[[str], None] = lambda _path: None
+        self._seen_directories: set[int] = set()
+        self._closer = _Closer()
+
+    async def lookup(self, parent_inode: int, name: bytes) -> tuple[Node, Found]:
+        """The node at a name; the caller counts the lookup."""
+        self.metrics.lookups += 1
+        parent = self.tree.inodes.get(parent_inode)
+        node, found = await self.tree.lookup(parent, name)
+        if parent.inode not in self._seen_directories:
+            self._look_into(parent)
+        return node, found
+
+    async def status(self, node: Node) -> Found:
+        """What a node is now. An open file is asked by its descriptor, and its readers follow."""
+        handles = self.handles.of_node(node)
+        if not handles:
+            return await self.tree.status(node)
+        found = await self.reader.revalidate(handles[0])
+        for handle in handles[1:]:
+            if handle.content.key == handles[0].content.key:
+                self.reader.adopt(handle, found)
+        return found
+
+    async def open(self, inode: int, pid: int) -> tuple[FileHandle, bool]:
+        """Open a regular file for the process `pid`: its handle, and whether the kernel's pages
+        of it are still good.
+
+        Raises StaleNodeError where its name leads to another file now, OSError.
+        """
+        started = time.monotonic()
+        node = self.tree.inodes.get(inode)
+        fd, found, is_local = await self.tree.open_file(node)
+        version = found.version
+        path = os.fsdecode(self.tree.inodes.path_of(node) or b"")
+        content = self._content(path, found, fd)
+        content.checked_at = time.monotonic()
+        policy = self.policies.get(path, UNKNOWN)
+        self._apply(content, policy)
+        node.version = version
+        keeps_cache = node.cached_version == version
+        settled = time.time_ns() - version.mtime_ns > _SETTLED_NS
+        node.cached_version = version if settled else None
+        handle = FileHandle(
+            fh=self.handles.next_fh(),
+            node=node,
+            path=path,
+            content=content,
+            pid=_process_of(pid),
+            readahead=Readahead(self.first_window_bytes(policy)),
+            priority=policy.priority,
+            is_local=is_local,
+            reads_cached=is_local,
+        )
+        content.hold()
+        content.counters.opens += 1
+        self.tree.inodes.opened(node)
+        self.handles.add_file(handle)
+        self.metrics.opens += 1
+        now = time.monotonic()
+        self._emit(AccessKind.OPEN, handle, version.size_bytes, now - started, now)
+        return handle, keeps_cache
+
+    def _content(self, path: str, found: Found, fd: int) -> Content:
+        """The content of an open file's version; takes the descriptor over."""
+        key = found.identity or b"/" + os.fsencode(path)
+        content = self.store.find(key, found.version)
+        if content is None:
+            counters = self.metrics.counters_of(path)
+            content = self.store.add(key, found.version, counters, self._closer.close)
+        if content.fd < 0:
+            content.fd = fd
+        else:
+            self._closer.close(fd)
+        return content
+
+    def first_window_bytes(self, policy: FilePolicy) -> int:
+        """The first window that a policy gives, unless the command line overrides it."""
+        if not self.options.prefetch:
+            return 0
+        if self.options.first_window_bytes is not None:
+            return self.options.first_window_bytes
+        return policy.first_window_bytes
+
+    def apply_policies(self, policies: dict[str, FilePolicy]) -> None:
+        """New advice for the files open now; files opened later look it up."""
+        for handle in self.handles.files():
+            policy = policies.get(handle.path)
+            if policy is not None:
+                handle.readahead.set_first_window(self.first_window_bytes(policy))
+                handle.priority = policy.priority
+                self._apply(handle.content, policy)
+
+    def _apply(self, content: Content, policy: FilePolicy) -> None:
+        content.keeps_read = policy.keeps_read
+        content.keeps_prefetched = policy.keeps_prefetched
+        if policy.is_pinned:
+            self.store.pin(content)
+        elif content.is_pinned:
+            self.store.unpin(content)
+
+    def open_for_preload(self, path: str, found: Found, fd: int, policy: FilePolicy) -> Content:
+        """The content of a file that is loaded before anyone asks; released by the preloader."""
+        content = self._content(path, found, fd)
+        self._apply(content, policy)
+        content.hold()
+        return content
+
+    def release(self, fh: int) -> None:
+        """The last reference to an open file is gone."""
+        handle = self.handles.remove_file(fh)
+        if handle is None:
+            return
+        handle.content.release()
+        self.store.forget_unused(handle.content)
+        self.tree.inodes.released(handle.node)
+        self._emit(AccessKind.RELEASE, handle, 0, 0.0, time.monotonic())
+
+    async def open_directory(self, inode: int) -> int:
+        """A new handle on a directory; raises StaleNodeError, OSError."""
+        node = self.tree.inodes.get(inode)
+        directory = await self.tree.directories.open(node)
+        directory.release()
+        self._look_into(node)
+        self.metrics.directories_listed += 1
+        return self.handles.add_directory(node).fh
+
+    async def list(
+        self, handle: DirectoryHandle, position: int
+    ) -> Iterator[tuple[Node, bytes, Found, int]]:
+        """Entries from `position` on, each with the position behind it; empty at the end.
+
+        Positions 0 and 1 are . and .., the names follow as they were when position 0 was read.
+        The nodes are made as the iterator goes, so that none is made in vain.
+        """
+        start = max(0, position - 2)
+        await self.tree.list(handle, start)
+        dots = []
+        if position == 0:
+            dots.append((handle.node, b".", await self.status(handle.node), 1))
+        if position <= 1:
+            above = handle.node.names[0][0] if handle.node.names else handle.node
+            dots.append((above, b"..", await self.status(above), 2))
+        return itertools.chain(dots, self._listed(handle, start))
+
+    def _listed(
+        self, handle: DirectoryHandle, start: int
+    ) -> Iterator[tuple[Node, bytes, Found, int]]:
+        assert handle.names is not None
+        for index in range(start, len(handle.found)):
+            found = handle.found[index]
+            if found is not None:
+                name = handle.names[index]
+                node = self.tree.inodes.remember(handle.node, name, found)
+                yield node, name, found, index + 3
+
+    def _look_into(self, node: Node) -> None:
+        if node.inode in self._seen_directories:
+            return
+        path = self.tree.inodes.path_of(node)
+        if path is not None:
+            self._seen_directories.add(node.inode)
+            self.on_directory(os.fsdecode(path))
+
+    def _emit_read(
+        self,
+        handle: FileHandle,
+        offset: int,
+        size: int,
+        latency_s: float,
+        origin: Origin,
+        started: float,
+    ) -> None:
+        self.feed.emit(
+            RawEvent(
+                AccessKind.READ,
+                handle.path,
+                offset,
+                size,
+                latency_s,
+                origin,
+                handle.pid,
+                handle.fh,
+                started + latency_s,
+            )
+        )
+
+    def _emit(
+        self, kind: AccessKind, handle: FileHandle, size: int, latency_s: float, now: float
+    ) -> None:
+        self.feed.emit(
+            RawEvent(kind, handle.path, 0, size, latency_s, Origin.NONE, handle.pid, handle.fh, now)
+        )
+
+
+def is_regular(found: Found) -> bool:
+    """Whether a regular file was found."""
+    return stat.S_ISREG(found.status.st_mode)
+
+
+def _process_of(thread_id: int) -> int:
+    """The process that a thread belongs to: the kernel names the thread that asked."""
+    try:
+        with open(f"/proc/{thread_id}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Tgid:"):
+                    return int(line[5:])
+    except OSError:
+        pass
+    return thread_id
+
+
+class _Closer:
+    """Closes descriptors in a thread: close() waits for the daemon of a FUSE source."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[int] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="closer", daemon=True).start()
+
+    def close(self, fd: int) -> None:
+        self._queue.put(fd)
+
+    def _work(self) -> None:
+        while True:
+            fd = self._queue.get()
+            try:
+                os.close(fd)
+            except OSError:
+                continue

@@ -1,0 +1,344 @@
+"""One read: what is here, else fetch; then the window and the event.
+
+The way of a read: the extent's bytes as a view of its memory; else the source's page cache, where
+it can be asked without waiting; else a fetch, joined if it is on its way. Prefetch is submitted
+before the reader waits. Invariants: what is answered was read from the version that the handle
+shows, or the read starts over with the new version; no lock is held across a fetch; answers are
+views that stay valid until the event loop runs something else, which is after the reply.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from fusemount.errors import SourceChangedError, SourceTimeoutError, StaleNodeError
+from fusemount.fetch import FetchThreads, Job
+from fusemount.handles import FileHandle
+from fusemount.handshake import MAX_REQUEST_BYTES
+from fusemount.identity import Found
+from fusemount.metrics import Metrics, Origin
+from fusemount.readahead import Plan
+from fusemount.store.content import UNIT_BYTES, Content, Extent, runs, units_mask
+from fusemount.store.extents import EXTENT_BYTES
+from fusemount.store.memory import MemoryStore, Need
+from fusemount.tree import GONE
+
+# A file that changes under every fetch is read without storing, as a plain passthrough would.
+_ATTEMPTS = 3
+# Errors of a non-blocking read that say "cannot ask", not "cannot read".
+_CANNOT_ASK = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+
+
+class Reader:
+    """Answers reads. Used by the event loop only."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        fetch: FetchThreads,
+        metrics: Metrics,
+        status_of_open: Callable[[int, bool], Awaitable[Found]],
+        *,
+        attribute_timeout_s: float,
+        deadline_s: float,
+    ) -> None:
+        self._store = store
+        self._fetch = fetch
+        self._metrics = metrics
+        self._status_of_open = status_of_open
+        self._attribute_timeout_s = attribute_timeout_s
+        self._deadline_s = deadline_s
+        self._scratch = memoryview(bytearray(MAX_REQUEST_BYTES))
+        self._direct_buffers: list[memoryview] = []
+
+    async def read(self, handle: FileHandle, offset: int, size: int) -> memoryview | bytes:
+        """Bytes [offset, offset + size) of the open file; fewer only at its end.
+
+        Raises OSError with the source's errno, SourceTimeoutError after the deadline, or
+        StaleNodeError. A cancelled read leaves its fetch running for whoever comes next.
+        """
+        started = time.monotonic()
+        if started - handle.content.checked_at > self._attribute_timeout_s:
+            await self.revalidate(handle)
+        data, origin = self._read_here(handle, offset, size)
+        if data is None:
+            try:
+                data, origin = await self._read_source(handle, offset, size)
+            except OSError as error:
+                self._metrics.read_errors += 1
+                if error.errno in GONE:
+                    raise StaleNodeError("its source was remounted") from error
+                raise
+            except SourceTimeoutError:
+                self._metrics.read_errors += 1
+                raise
+        latency_s = time.monotonic() - started
+        self._metrics.on_read(handle, offset, len(data), latency_s, origin, started)
+        return data
+
+    def _read_here(
+        self, handle: FileHandle, offset: int, size: int
+    ) -> tuple[memoryview | bytes | None, Origin]:
+        """The bytes, if they can be had without waiting."""
+        content = handle.content
+        end = min(offset + size, content.size_bytes)
+        if end <= offset:
+            return b"", Origin.STORE
+        index = offset // EXTENT_BYTES
+        if index in content.extents:
+            view = self._view(content, offset, end)
+            if view is not None:
+                self._plan(handle, offset, end - offset)
+                return view, Origin.STORE
+        if handle.reads_cached:
+            wanted = end - offset
+            try:
+                got = os.preadv(content.fd, [self._scratch[:wanted]], offset, os.RWF_NOWAIT)
+            except BlockingIOError:
+                return None, Origin.SOURCE
+            except OSError as error:
+                if error.errno in _CANNOT_ASK:
+                    handle.reads_cached = False
+                return None, Origin.SOURCE
+            if got == wanted:
+                return self._scratch[:wanted], Origin.CACHED
+        return None, Origin.SOURCE
+
+    def _view(self, content: Content, offset: int, end: int) -> memoryview | bytes | None:
+        """[offset, end) if all of it is in extents: a view, or a copy across extents."""
+        parts = []
+        for index in range(offset // EXTENT_BYTES, (end - 1) // EXTENT_BYTES + 1):
+            extent = content.extents.get(index)
+            if extent is None:
+                return None
+            base = index * EXTENT_BYTES
+            low, high = max(offset - base, 0), min(end - base, EXTENT_BYTES)
+            mask = units_mask(low, high)
+            if extent.present & mask != mask:
+                return None
+            parts.append((extent, mask, extent.buffer[low:high]))
+        for extent, mask, _ in parts:
+            self._store.on_read(extent, mask)
+        if len(parts) == 1:
+            return parts[0][2]
+        return b"".join(part for _, _, part in parts)
+
+    async def _read_source(
+        self, handle: FileHandle, offset: int, size: int
+    ) -> tuple[memoryview | bytes, Origin]:
+        with trio.move_on_after(self._deadline_s) as scope:
+            for attempt in range(_ATTEMPTS + 1):
+                if not handle.content.is_current:
+                    await self.revalidate(handle)
+                end = min(offset + size, handle.content.size_bytes)
+                if end <= offset:
+                    return b"", Origin.SOURCE
+                try:
+                    return await self._fetch_and_view(handle, offset, end, attempt)
+                except SourceChangedError:
+                    self._metrics.source_changes += 1
+            return await self._read_direct(handle, offset, end, may_change=True), Origin.SOURCE
+        assert scope.cancelled_caught
+        self._metrics.deadlines_missed += 1
+        raise SourceTimeoutError(handle.path)
+
+    async def _fetch_and_view(
+        self, handle: FileHandle, offset: int, end: int, attempt: int
+    ) -> tuple[memoryview | bytes, Origin]:
+        content = handle.content
+        origin = Origin.JOINED
+        jobs: list[Job] = []
+        planned = attempt > 0
+        while True:
+            waits: Extent | None = None
+            if not planned:
+                plan = handle.readahead.on_read(offset, end - offset, content.size_bytes)
+                if handle.readahead.is_random or not handle.readahead.window_bytes:
+                    return await self._read_direct(handle, offset, end), Origin.SOURCE
+            for index in range(offset // EXTENT_BYTES, (end - 1) // EXTENT_BYTES + 1):
+                extent = content.extents.get(index)
+                if extent is None:
+                    extent = self._store.make_extent(content, index, Need.DEMAND)
+                if extent is None:
+                    return await self._read_direct(handle, offset, end), Origin.SOURCE
+                base = index * EXTENT_BYTES
+                mask = units_mask(max(offset - base, 0), min(end - base, EXTENT_BYTES))
+                missing = mask & ~(extent.present | extent.fetching)
+                if missing:
+                    origin = Origin.SOURCE
+                    jobs += self._submit(extent, missing, handle.priority, is_demand=True)
+                if mask & ~extent.present:
+                    waits = extent
+            if not planned:
+                planned = True
+                if plan is not None:
+                    self.prefetch(content, plan, handle.priority)
+            if waits is None:
+                view = self._view(content, offset, end)
+                if view is not None:
+                    return view, origin
+                continue
+            await waits.wait()
+            if not content.is_current:
+                raise SourceChangedError(handle.path)
+            for job in jobs:
+                if job.error:
+                    raise OSError(job.error, os.strerror(job.error))
+
+    def _plan(self, handle: FileHandle, offset: int, size: int) -> None:
+        plan = handle.readahead.on_read(offset, size, handle.content.size_bytes)
+        if plan is not None:
+            self.prefetch(handle.content, plan, handle.priority)
+
+    def prefetch(self, content: Content, plan: Plan, priority: int, need: Need = Need.AHEAD) -> int:
+        """Fetch what of the plan is neither here nor on its way, as far as memory allows.
+
+        Never blocks. Returns the bytes asked for.
+        """
+        asked = 0
+        for index in range(plan.start // EXTENT_BYTES, (plan.end - 1) // EXTENT_BYTES + 1):
+            extent = content.extents.get(index)
+            if extent is None:
+                extent = self._store.make_extent(content, index, need)
+                if extent is None:
+                    self._metrics.prefetch_refused += 1
+                    break
+            base = index * EXTENT_BYTES
+            mask = units_mask(max(plan.start - base, 0), min(plan.end - base, EXTENT_BYTES))
+            missing = mask & extent.all_units & ~(extent.present | extent.fetching)
+            if missing:
+                extent.ahead |= missing
+                for job in self._submit(extent, missing, priority, is_demand=False):
+                    asked += len(job.buffer)
+        content.counters.prefetched_bytes += asked
+        self._metrics.prefetched_bytes += asked
+        return asked
+
+    def _submit(self, extent: Extent, missing: int, priority: int, *, is_demand: bool) -> list[Job]:
+        content = extent.content
+        base = extent.index * EXTENT_BYTES
+        jobs = []
+        for first, last in runs(missing):
+            low = first * UNIT_BYTES
+            high = min(last * UNIT_BYTES, content.size_bytes - base)
+            mask = ((1 << (last - first)) - 1) << first
+            job = Job(
+                fd=content.fd,
+                offset=base + low,
+                buffer=extent.buffer[low:high],
+                is_demand=is_demand,
+                done=partial(self._on_fetched, extent, mask),
+                priority=priority,
+            )
+            content.hold()
+            extent.jobs += 1
+            extent.fetching |= mask
+            self._fetch.submit(job)
+            jobs.append(job)
+        return jobs
+
+    def _on_fetched(self, extent: Extent, mask: int, job: Job) -> None:
+        content = extent.content
+        extent.fetching &= ~mask
+        content.counters.fetched_bytes += job.filled
+        self._metrics.fetched_bytes += job.filled
+        self._metrics.fetches += 1
+        if job.error:
+            self._metrics.fetch_errors += 1
+        elif job.version != content.version:
+            if content.is_current:
+                self._store.supersede(content)
+        elif job.filled == len(job.buffer):
+            if content.extents.get(extent.index) is extent:
+                extent.present |= mask
+                self._store.on_arrived(extent)
+        else:
+            # The status says that there is more: the source broke its word.
+            job.error = errno.EIO
+            self._metrics.fetch_errors += 1
+        extent.wake()
+        content.release()
+        self._store.on_job_done(extent)
+
+    async def _read_direct(
+        self, handle: FileHandle, offset: int, end: int, *, may_change: bool = False
+    ) -> memoryview:
+        """Exactly those bytes from the source, not stored; for random readers and no room."""
+        content = handle.content
+        buffer = (
+            self._direct_buffers.pop()
+            if self._direct_buffers
+            else memoryview(bytearray(MAX_REQUEST_BYTES))
+        )
+        arrived = trio.Event()
+        waiting = True
+
+        def on_done(job: Job) -> None:
+            content.counters.fetched_bytes += job.filled
+            self._metrics.fetched_bytes += job.filled
+            self._metrics.fetches += 1
+            content.release()
+            arrived.set()
+            if not waiting:
+                self._direct_buffers.append(buffer)
+
+        job = Job(content.fd, offset, buffer[: end - offset], True, on_done)
+        content.hold()
+        self._fetch.submit(job)
+        try:
+            await arrived.wait()
+        except trio.Cancelled:
+            waiting = False
+            raise
+        self._direct_buffers.append(buffer)
+        if job.error:
+            self._metrics.fetch_errors += 1
+            raise OSError(job.error, os.strerror(job.error))
+        if job.version != content.version:
+            if content.is_current:
+                self._store.supersede(content)
+            if not may_change:
+                raise SourceChangedError(handle.path)
+        elif job.filled < end - offset:
+            self._metrics.fetch_errors += 1
+            raise OSError(errno.EIO, "short read")
+        return buffer[: job.filled]
+
+    async def revalidate(self, handle: FileHandle) -> Found:
+        """See what the open file is now; a handle of a version that has gone gets the new one.
+
+        Raises StaleNodeError where the source was remounted, OSError, SourceTimeoutError.
+        """
+        content = handle.content
+        # Only one read a timeout asks; those beside it go on with what is known.
+        content.checked_at = time.monotonic()
+        content.hold()
+        try:
+            found = await self._status_of_open(content.fd, handle.is_local)
+            self.adopt(handle, found)
+        finally:
+            content.release()
+        return found
+
+    def adopt(self, handle: FileHandle, found: Found) -> None:
+        """Move a handle to the version that its open file shows."""
+        version, before = found.version, handle.content
+        handle.node.version = version
+        if before.is_current and version == before.version:
+            return
+        after = self._store.find(before.key, version)
+        if after is None or after.fd < 0:
+            if after is None:
+                after = self._store.add(before.key, version, before.counters, before.close)
+            after.fd = os.dup(before.fd)
+            os.set_inheritable(after.fd, False)
+        after.checked_at = time.monotonic()
+        after.keeps_read, after.keeps_prefetched = before.keeps_read, before.keeps_prefetched
+        after.hold()
+        handle.content = after
+        before.is_current = False
+        before.release()
