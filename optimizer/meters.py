@@ -73,7 +73,7 @@ def split_hot_files(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split files into the hot fifth and the others, each by falling count, ties by path.
 
-    The fifth is rounded down, but one file is hot where there is any (mission, section 2).
+    The fifth is rounded down, but one file is hot where there is any.
     """
     ranked = sorted(access_frequency, key=lambda path: (-access_frequency[path], path))
     hot_count = max(len(ranked) // HOT_SHARE, 1)

@@ -1,7 +1,7 @@
 """From access events to what is known of the models.
 
 An open is a file access and may begin a load session, which is a request; a read is measured; a
-release may end a load (mission, section 2a). Events come from a mount's fast path and cannot be
+release may end a load. Events come from a mount's fast path and cannot be
 asked again, so nothing here raises: what makes no sense is refused whole, before anything was
 changed, and counted. Cost matters: this runs once for every read.
 """
@@ -54,7 +54,7 @@ class Observer:
         self._find = registry.find
         self._sessions = SessionTable()
         self.load_requests = 0
-        """Load sessions so far: requests in the sense of section 2a."""
+        """Load sessions so far; each is a request, as a recorded inference request is."""
         self.cached_loads = 0
         """Ended load sessions that never waited for the source."""
         self._events = 0
@@ -133,10 +133,12 @@ class Observer:
     def _take_read(self, event: AccessEvent, record: ModelRecord, moment: float) -> None:
         latency_s = event.latency
         size_bytes = event.size
+        if not isinstance(latency_s, float | int) or not isinstance(size_bytes, int):
+            raise TypeError("no such read")
         if not (0.0 <= latency_s <= EVENT_AGE_LIMIT_S and 0 <= size_bytes <= READ_LIMIT_BYTES):
             raise ValueError("no such read")
         origin = event.origin
-        if not isinstance(origin, Origin) or not isinstance(size_bytes, int):
+        if not isinstance(origin, Origin):
             raise TypeError("no such read")
         session = self._sessions.find((record.info.model_id, event.pid))
         is_hit = origin is _STORE or origin is _CACHED
@@ -150,9 +152,7 @@ class Observer:
             record.hits.add(1.0)
         elif origin is not _NONE:
             record.hits.add(0.0)
-        last = record.info.last_accessed
-        if last is None or moment > last:
-            record.info.last_accessed = moment
+        record.touch(moment)
         if session is not None:
             session.note_read(latency_s, moment, not is_hit and origin is not _NONE)
 

@@ -13,25 +13,23 @@ from optimizer.events import AccessEvent, InferenceRequest
 from optimizer.observation import ObservationCounts, Observer
 from optimizer.patterns import ServingPattern, classify_request
 from optimizer.recommend import is_recent, recommend_access
-from optimizer.registry import ModelRecord, ModelRegistry
+from optimizer.registry import ModelRegistry
 from optimizer.requests import RequestBook
 from optimizer.serving import (
     AccessPatternSample,
     ErrorEvent,
     ModelAccessOptimization,
     ModelServingInfo,
-    PerformanceSample,
     ServingCacheStrategy,
     ServingHistory,
     ServingOptimizerMetrics,
     ThroughputSample,
     append_bounded,
+    drop_old_samples,
 )
 
 OPTIMIZATION_INTERVAL_S = 30.0
-"""Seconds between rounds (mission, section 2)."""
-SAMPLE_AGE_LIMIT_S = 86_400.0
-"""Access and performance samples are kept while they are younger than a day."""
+"""Seconds between rounds: loads and servers' habits change over minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,19 +208,26 @@ class ServingOptimizer:
         return self._now() - self._last_round >= OPTIMIZATION_INTERVAL_S
 
     def perform_optimization(self) -> OptimizationRound:
-        """Run one round: end quiet loads, sample every model, tell hot from cold, forget the old.
+        """Run one round: end quiet loads, sample models, tell hot from cold, forget the old.
 
         Runs when it is called, also where disabled.
         """
         now = self._now()
         self._last_round = now
         sessions_ended = self._observer.end_sessions(now)
+        sampled = 0
         dropped = 0
         changed = []
         for record in self._registry:
-            self._sample(record, now)
+            record.refresh_measurements(now)
             record.refresh_hot_files()
-            dropped += _drop_old_samples(record.history, now)
+            sampled += record.sample_performance(now)
+            throughput = record.info.current_throughput
+            if throughput > 0:
+                sample = ThroughputSample(now, throughput, record.info.model_id)
+                append_bounded(self._throughput_history, sample)
+            if record.history is not None:
+                dropped += drop_old_samples(record.history, now)
             recent = is_recent(record.info.last_accessed, now)
             if record.changed or recent != record.was_recent:
                 changed.append(record.info.model_id)
@@ -230,7 +235,7 @@ class ServingOptimizer:
             record.was_recent = recent
         return OptimizationRound(
             timestamp=now,
-            models_sampled=len(self._registry),
+            models_sampled=sampled,
             samples_dropped=dropped,
             sessions_ended=sessions_ended,
             changed_models=tuple(changed),
@@ -275,40 +280,6 @@ class ServingOptimizer:
         """Read the clock; series stay ordered even where it steps back."""
         self._newest = max(self._newest, self._clock())
         return self._newest
-
-    def _sample(self, record: ModelRecord, now: float) -> None:
-        record.refresh_measurements(now)
-        info = record.info
-        if record.history is not None:
-            sample = PerformanceSample(
-                now,
-                info.current_latency,
-                info.current_throughput,
-                info.cpu_usage,
-                info.memory_usage,
-            )
-            append_bounded(record.history.performance_metrics, sample)
-        if info.current_throughput > 0:
-            append_bounded(
-                self._throughput_history,
-                ThroughputSample(now, info.current_throughput, info.model_id),
-            )
-
-
-def _drop_old_samples(history: ServingHistory | None, now: float) -> int:
-    """Drop access and performance samples that are a day old or older; return how many."""
-    if history is None:
-        return 0
-    dropped = 0
-    series: list[AccessPatternSample] | list[PerformanceSample]
-    for series in (history.access_patterns, history.performance_metrics):
-        # Oldest first, so the old ones are all in front.
-        old = 0
-        while old < len(series) and now - series[old].timestamp >= SAMPLE_AGE_LIMIT_S:
-            old += 1
-        del series[:old]
-        dropped += old
-    return dropped
 
 
 def _describe_error(

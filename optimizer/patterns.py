@@ -1,7 +1,7 @@
 """How models are served: the patterns, and which of them one request shows.
 
 A model's own pattern is configured when it is registered; a request's pattern is only a sample in
-its history. Numbers here are those of the mission's section 2.
+its history.
 """
 
 from enum import IntEnum
@@ -47,8 +47,8 @@ _NAMES = {
 def classify_request(batch_size: int) -> ServingPattern:
     """Say which pattern one request of `batch_size` items shows.
 
-    The original looks at the deadline as well, after the batch size: less than 100 ms away means
-    realtime. But realtime is also what a request without a near deadline is, and a batch is a
+    The system that this follows (see `serving`) looks at the deadline as well, after the batch
+    size: less than 100 ms away means realtime. But realtime is also what a request without a near deadline is, and a batch is a
     batch whatever its deadline. The deadline therefore decides nothing and is no argument here.
     """
     if batch_size > BATCH_SIZE_ABOVE:

@@ -1,8 +1,8 @@
 """From what is known of a model to how its files should be read, kept and preloaded.
 
-Pure: no state, no side effects, the moment is an argument. Every number is one of the mission's
-section 2, and every recommended value comes with a sentence that says where it is from. The order
-matters: defaults, then popularity, then the serving pattern (which overrides), then the files.
+Pure: no state, no side effects, the moment is an argument. The numbers
+are those of the system that this follows (see `serving`), and every recommended value comes with a
+sentence that says where it is from. The order matters: defaults, then popularity, then the serving pattern (which overrides), then the files.
 """
 
 from collections.abc import Iterable
@@ -30,6 +30,8 @@ POPULAR_REQUESTS_ABOVE = 100
 POPULAR_WITHIN_S = 300.0
 KEPT_ACCESSES_ABOVE = 50
 KEPT_PRIORITY_BONUS = 10
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def is_recent(last_accessed: float | None, now: float) -> bool:
@@ -65,7 +67,7 @@ def recommend_access(
             strategy = "aggressive"
             prefetch_bytes = model.batch_size * BATCH_ITEM_PREFETCH_BYTES
             pattern = (
-                f"batch inference: {model.batch_size} items × "
+                f"batch inference: {model.batch_size} items {_TIMES} "
                 f"{spell_size(BATCH_ITEM_PREFETCH_BYTES)} read ahead, everything read is kept"
             )
         case ServingPattern.REALTIME_INFERENCE:
@@ -158,10 +160,10 @@ def _recommend_file(
     )
     priority += KEPT_PRIORITY_BONUS
     if "model.pb" in path or ".onnx" in path:
-        kind = "a model's definition by its path: window × 2, priority +20"
+        kind = f"a model's definition by its path: window {_TIMES} 2, priority +20"
         return FileAccessOptimization(path, True, prefetch_bytes * 2, priority + 20, (why, kind))
     if "variables" in path or "weights" in path:
-        kind = "weights by its path: window × 3, priority +15"
+        kind = f"weights by its path: window {_TIMES} 3, priority +15"
         return FileAccessOptimization(path, True, prefetch_bytes * 3, priority + 15, (why, kind))
     if "config" in path or "metadata" in path:
         kind = (

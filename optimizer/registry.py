@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from optimizer.meters import RecentMean, RequestRate, split_hot_files, trim_access_counts
-from optimizer.serving import ModelServingInfo, ServingHistory, append_bounded
+from optimizer.serving import (
+    ModelServingInfo,
+    PerformanceSample,
+    ServingHistory,
+    append_bounded,
+)
 
-MODEL_LIMIT = 10_000
-"""Models kept; the one that was left alone longest goes first. A tree with more than this is
-looked at lazily, and a model that is looked at again is registered again."""
+MODEL_LIMIT = 4096
+"""Models kept; past that the tenth that was left alone longest goes. A tree with more than this
+is looked at lazily, and a model that is looked at again is registered again."""
 FILE_LIMIT = 10_000
 """Files of one model whose accesses are counted; past that the least accessed half is dropped."""
 
@@ -89,6 +94,23 @@ class ModelRecord:
             info.hot_files, info.cold_files = split_hot_files(info.access_frequency)
             self.counts_changed = False
 
+    def sample_performance(self, now: float) -> bool:
+        """Append a sample to the history; not where nothing has ever been measured or stated.
+
+        A tree may hold thousands of models that nobody uses: zeros would be all that is kept.
+        """
+        info = self.info
+        values = (
+            info.current_latency,
+            info.current_throughput,
+            info.cpu_usage,
+            info.memory_usage,
+        )
+        if self.history is None or not any(values):
+            return False
+        append_bounded(self.history.performance_metrics, PerformanceSample(now, *values))
+        return True
+
     def snapshot(self) -> ModelServingInfo:
         """Return a copy that stays as it is."""
         return replace(self.info, access_frequency=dict(self.info.access_frequency))
@@ -135,10 +157,11 @@ class ModelRegistry:
             self._drop_excess()
         else:
             known = record.info
+            is_same = _identity(known) == _identity(info)
             if not _brings_usage(info):
-                _inherit_usage(info, known)
+                _inherit_usage(info, known, is_same)
             record.info = info
-            if _identity(known) == _identity(info):
+            if is_same:
                 _inherit_measurements(info, known)
             else:
                 record.forget_measurements()
@@ -154,15 +177,20 @@ class ModelRegistry:
 
     def _drop_excess(self) -> None:
         if len(self._records) > MODEL_LIMIT:
-            # The last is the one that was just registered.
+            # The last is the one that was just registered. Many go at once, because finding them
+            # is linear and a tree with too many models registers on.
             *others, _ = self._records.values()
-            del self._records[min(others, key=_last_sign).info.model_id]
+            for record in sorted(others, key=_last_sign)[: MODEL_LIMIT // 10]:
+                del self._records[record.info.model_id]
 
 
 def _last_sign(record: ModelRecord) -> float:
     """Return when a model last showed that it is there."""
     info = record.info
-    return max(info.last_accessed or float("-inf"), info.deployed_at or float("-inf"))
+    return max(
+        (moment for moment in (info.last_accessed, info.deployed_at) if moment is not None),
+        default=float("-inf"),
+    )
 
 
 def _identity(info: ModelServingInfo) -> tuple[object, ...]:
@@ -179,10 +207,13 @@ def _brings_usage(info: ModelServingInfo) -> bool:
     return info.request_count > 0 or any(info.access_frequency.values())
 
 
-def _inherit_usage(info: ModelServingInfo, known: ModelServingInfo) -> None:
-    """Take over how often a model was used; of its files those that it still has, if it says."""
-    listed = info.access_frequency or known.access_frequency
+def _inherit_usage(info: ModelServingInfo, known: ModelServingInfo, is_same: bool) -> None:
+    """Take over how often a model was used; if it changed, only for the files that it lists."""
+    listed = info.access_frequency
+    if is_same or not listed:
+        listed = listed | known.access_frequency
     info.access_frequency = {path: known.access_frequency.get(path, 0) for path in listed}
+    trim_access_counts(info.access_frequency, FILE_LIMIT)
     info.last_accessed = known.last_accessed
     info.request_count = known.request_count
     info.error_count = known.error_count

@@ -1,7 +1,8 @@
 """The optimizer's vocabulary: models, their histories, strategies and recommendations.
 
 Values that are handed out are frozen; what the optimizer keeps and changes (`ModelServingInfo`,
-`ServingHistory`) is not, and never leaves it but as a copy. Field names are the original's:
+`ServingHistory`) is not, and never leaves it but as a copy. The names, defaults and
+formulas of this package are those of the serving optimizer of a distributed file system's mount:
 durations are float seconds, sizes int bytes, timestamps of the optimizer's monotonic clock. None
 stands for a moment that has not come ("never accessed"), 0 for a target or measurement not set.
 
@@ -18,6 +19,9 @@ SERIES_LIMIT = 1000
 """Samples a series may hold; one more, and it is cut."""
 SERIES_KEPT = 500
 """Newest samples that are left by a cut: half, so that cutting is rare."""
+
+SAMPLE_AGE_LIMIT_S = 86_400.0
+"""Access and performance samples are kept while they are younger than a day."""
 
 _Sample = TypeVar("_Sample")
 
@@ -140,6 +144,20 @@ class ServingHistory:
     error_events: list[ErrorEvent] = field(default_factory=list)
 
 
+def drop_old_samples(history: ServingHistory, now: float) -> int:
+    """Drop access and performance samples that are a day old or older; return how many."""
+    dropped = 0
+    series: list[AccessPatternSample] | list[PerformanceSample]
+    for series in (history.access_patterns, history.performance_metrics):
+        # Oldest first, so the old ones are all in front.
+        old = 0
+        while old < len(series) and now - series[old].timestamp >= SAMPLE_AGE_LIMIT_S:
+            old += 1
+        del series[:old]
+        dropped += old
+    return dropped
+
+
 @dataclass(frozen=True, slots=True)
 class ServingOptimizationRule:
     """When `condition` holds for a model that matches `model_pattern`, do `action`."""
@@ -155,7 +173,7 @@ class ServingOptimizationRule:
 
 @dataclass(frozen=True, slots=True)
 class ServingCacheStrategy:
-    """What a cache may keep, how much and how long; the defaults are the mission's section 2."""
+    """What a cache may keep, how much and how long."""
 
     model_caching: bool = True
     result_caching: bool = True

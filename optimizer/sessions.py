@@ -1,6 +1,6 @@
 """Load sessions: the opens of one model's files by one process, less than 10 s apart.
 
-A session is one request of the model (mission, section 2a). It says how long the load took, from
+A session is one request of the model. It says how long the load took, from
 its first open to its last read or release, and whether it waited for the source. Knows no models,
 only their ids; what a session means to a model is its caller's business. Invariant: at most
 `SESSION_LIMIT` sessions and `HANDLE_LIMIT` handles in each.
@@ -9,7 +9,7 @@ only their ids; what a session means to a model is its caller's business. Invari
 SESSION_GAP_S = 10.0
 """An open that comes this long after the last one begins another session."""
 SESSION_LIMIT = 4096
-"""Sessions kept: processes × models that loaded within a few seconds. The oldest goes first."""
+"""Sessions kept: processes times models that loaded within a few seconds. The oldest goes first."""
 HANDLE_LIMIT = 1024
 """Open handles that a session remembers; one with more ends its load by silence alone."""
 
