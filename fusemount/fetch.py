@@ -19,8 +19,8 @@ import trio
 from fusemount.identity import Version, version_of
 
 # Reads of the source at once. A stream of an object store gives tens of MB/s: 800 MB/s take
-# about 16 streams of 4 MiB at 60 MB/s and 10 ms.
-FETCH_THREADS = 48
+# about 22 requests of 1 MiB at 60 MB/s and 10 ms at any time; a faster source needs more.
+FETCH_THREADS = 64
 # Threads that only demand may use.
 _DEMAND_THREADS = 12
 

@@ -10,7 +10,7 @@ views that stay valid until the event loop runs something else, which is after t
 import errno
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 import trio
@@ -29,6 +29,9 @@ from fusemount.tree import GONE
 
 # A file that changes under every fetch is read without storing, as a plain passthrough would.
 _ATTEMPTS = 3
+# One read of the source. A FUSE or network source cuts larger ones into requests of 1 MiB, one
+# after the other: as single jobs they go at once.
+_JOB_UNITS = 1024 * 1024 // UNIT_BYTES
 # Errors of a non-blocking read that say "cannot ask", not "cannot read".
 _CANNOT_ASK = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -222,7 +225,7 @@ class Reader:
         content = extent.content
         base = extent.index * EXTENT_BYTES
         jobs = []
-        for first, last in runs(missing):
+        for first, last in _pieces(missing):
             low = first * UNIT_BYTES
             high = min(last * UNIT_BYTES, content.size_bytes - base)
             mask = ((1 << (last - first)) - 1) << first
@@ -342,3 +345,10 @@ class Reader:
         handle.content = after
         before.is_current = False
         before.release()
+
+
+def _pieces(missing: int) -> Iterator[tuple[int, int]]:
+    """Runs of set bits as half-open unit ranges, cut to what one job reads."""
+    for first, last in runs(missing):
+        for low in range(first, last, _JOB_UNITS):
+            yield low, min(low + _JOB_UNITS, last)
