@@ -2,7 +2,7 @@
 
 It alone touches the optimizer and the catalogue, so neither needs a lock, and neither can hold up
 a read: what they raise is counted and shown, what they take long for only delays advice.
-Results are published as a new dictionary, which the event loop swaps in.
+What changed is published to the event loop, which looks policies up without a lock.
 """
 
 import logging
@@ -34,9 +34,12 @@ _DIRECTORIES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What the optimizer's thread last made known; replaced as a whole."""
+    """What the optimizer's thread last made known; replaced as a whole.
 
-    policies: dict[str, FilePolicy] = field(default_factory=dict)
+    `changed`: the policies that are new since the publication before, None for a file without one.
+    """
+
+    changed: dict[str, FilePolicy | None] = field(default_factory=dict)
     models: tuple[dict[str, Any], ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
@@ -62,10 +65,10 @@ class Control:
         self._optimizer: ServingOptimizer | None = None
         self._directories: queue.Queue[str] = queue.Queue(_DIRECTORIES)
         self._looked_at: dict[str, float] = {}
-        self._advice: dict[str, ModelAccessOptimization] = {}
         self._registered: dict[str, Model] = {}
         self._preloaded: dict[str, Model] = {}
-        self._policies: dict[str, FilePolicy] = {}
+        self._changed: dict[str, FilePolicy | None] = {}
+        self._descriptions: dict[str, dict[str, Any]] = {}
         self._stopping = threading.Event()
         self.first_look = threading.Event()
         self.failures: dict[str, int] = {}
@@ -112,7 +115,7 @@ class Control:
             if time.monotonic() >= next_round:
                 next_round = time.monotonic() + ROUND_S
                 self._guard("round", lambda: self._round(touched))
-            if touched:
+            if touched or self._changed:
                 self._guard("recommend", lambda: self._recommend(touched))
 
     def _guard(self, what: str, work: Callable[[], None]) -> None:
@@ -148,12 +151,11 @@ class Control:
     def _forget(self, model_id: str) -> None:
         """A model is not in the tree any more: its advice goes, what was learnt of it stays."""
         model = self._registered.pop(model_id, None)
-        self._advice.pop(model_id, None)
         self._preloaded.pop(model_id, None)
+        self._descriptions.pop(model_id, None)
         for file in model.files if model is not None else ():
-            policy = self._policies.get(file.path)
-            if policy is not None and policy.model_id == model_id:
-                del self._policies[file.path]
+            if self._catalog.model_of(file.path) is None:
+                self._changed[file.path] = None
 
     def _register(self, model: Model, touched: set[str]) -> None:
         if self._optimizer is None:
@@ -199,7 +201,6 @@ class Control:
         if self._optimizer is None:
             return
         preload = []
-        policies = dict(self._policies)
         for model_id in touched:
             model = self._registered.get(model_id)
             if model is None:
@@ -207,17 +208,17 @@ class Control:
             advice = self._optimizer.optimize_model_access(
                 model_id, [file.path for file in model.files]
             )
-            self._advice[model_id] = advice
             for file in model.files:
-                policies[file.path] = self._policy(advice, file.path)
+                self._changed[file.path] = self._policy(advice, file.path)
+            self._descriptions[model_id] = _describe(model, advice)
             if advice.should_preload and self._preloaded.get(model_id) != model:
                 self._preloaded[model_id] = model
                 preload.append((advice.priority, model))
         preload.sort(key=lambda ranked: -ranked[0])
-        self._policies = policies
+        changed, self._changed = self._changed, {}
         self.publication = Publication(
-            policies=policies,
-            models=tuple(self._describe(model) for model in self._registered.values()),
+            changed=changed,
+            models=tuple(self._descriptions.values()),
             metrics=self._metrics(),
             problems=tuple(
                 f"{problem.path}: {problem.reason}" for problem in self._catalog.problems
@@ -256,26 +257,24 @@ class Control:
             },
         }
 
-    def _describe(self, model: Model) -> dict[str, Any]:
-        advice = self._advice.get(model.model_id)
-        described: dict[str, Any] = {
-            "model_id": model.model_id,
-            "path": model.path,
-            "version": model.version,
-            "framework": str(model.framework),
-            "format": str(model.format),
-            "size_bytes": model.size_bytes,
-            "files": [
-                {"path": file.path, "size_bytes": file.size_bytes, "role": file.role.value}
-                for file in model.files
-            ],
-        }
-        if advice is not None:
-            described["recommendation"] = {
-                "should_preload": advice.should_preload,
-                "cache_strategy": advice.cache_strategy,
-                "prefetch_size": advice.prefetch_size,
-                "priority": advice.priority,
-                "reasons": list(advice.reasons),
-            }
-        return described
+
+def _describe(model: Model, advice: ModelAccessOptimization) -> dict[str, Any]:
+    return {
+        "model_id": model.model_id,
+        "path": model.path,
+        "version": model.version,
+        "framework": str(model.framework),
+        "format": str(model.format),
+        "size_bytes": model.size_bytes,
+        "files": [
+            {"path": file.path, "size_bytes": file.size_bytes, "role": file.role.value}
+            for file in model.files
+        ],
+        "recommendation": {
+            "should_preload": advice.should_preload,
+            "cache_strategy": advice.cache_strategy,
+            "prefetch_size": advice.prefetch_size,
+            "priority": advice.priority,
+            "reasons": list(advice.reasons),
+        },
+    }

@@ -57,7 +57,7 @@ class Filesystem:
             attribute_timeout_s=options.attribute_timeout_s,
             deadline_s=options.source_deadline_s,
         )
-        # Replaced as a whole by the optimizer's thread; looked up here without a lock.
+        # What the optimizer advises for each file, by path.
         self.policies: dict[str, FilePolicy] = {}
         # Told each directory that is looked into, once; set by the session.
         self.on_directory: Callable[[str], None] = lambda _path: None
@@ -144,10 +144,15 @@ class Filesystem:
             return self.options.first_window_bytes
         return policy.first_window_bytes
 
-    def apply_policies(self, policies: dict[str, FilePolicy]) -> None:
-        """New advice for the files open now; files opened later look it up."""
+    def apply_policies(self, changed: dict[str, FilePolicy | None]) -> None:
+        """New advice, for the files open now and those opened later; None: no advice any more."""
+        for path, policy in changed.items():
+            if policy is None:
+                self.policies.pop(path, None)
+            else:
+                self.policies[path] = policy
         for handle in self.handles.files():
-            policy = policies.get(handle.path)
+            policy = changed.get(handle.path)
             if policy is not None:
                 handle.readahead.set_first_window(self.first_window_bytes(policy))
                 handle.priority = policy.priority

@@ -91,8 +91,7 @@ class Session:
         token = trio.lowlevel.current_trio_token()
 
         def take(publication: Publication, models: list[Model]) -> None:
-            filesystem.policies = publication.policies
-            filesystem.apply_policies(publication.policies)
+            filesystem.apply_policies(publication.changed)
             if self._options.prefetch:
                 preloader.request(models)
 
