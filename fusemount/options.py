@@ -27,7 +27,6 @@ class MountOptions:
     attribute_timeout_s: float = 1.0
     source_deadline_s: float = 30.0
     config: tuple[str, ...] = ()
-    verbose: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

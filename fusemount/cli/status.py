@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fusemount.client import ask
@@ -86,41 +85,47 @@ def _show_summary(console: Console, status: dict[str, Any]) -> None:
         console.print(Text(f"degraded  {problem}", style="yellow"))
 
 
+def _line(head: str, path: str, rest: str) -> Text:
+    line = Text(f"{head:<10}", style="bold")
+    line.append_text(_printable(path))
+    line.append(f"  {rest}")
+    return line
+
+
+def _show_reasons(console: Console, reasons: list[str]) -> None:
+    for reason in reasons:
+        console.print(Text(f"            {reason}", style="dim"))
+
+
 def _show_models(console: Console, models: list[dict[str, Any]]) -> None:
-    if not models:
-        return
-    table = Table("model", "version", "format", "size", "recommended", "why", box=None)
     for model in models:
-        advice = model.get("recommendation")
-        recommended = why = ""
-        if advice is not None:
-            preload = ", preload" if advice["should_preload"] else ""
-            recommended = f"{advice['cache_strategy']}, {_size(advice['prefetch_size'])}{preload}"
-            why = "; ".join(advice["reasons"])
-        table.add_row(
-            _printable(model["model_id"]),
-            model["version"],
-            model["format"],
-            _size(model["size_bytes"]),
-            recommended,
-            Text(why),
+        advice = model["recommendation"]
+        preload = ", preload" if advice["should_preload"] else ""
+        version = f" version {model['version']}" if model["version"] else ""
+        console.print(
+            _line(
+                "model",
+                model["model_id"],
+                f"{model['format']}{version}, {_size(model['size_bytes'])}:"
+                f" strategy {advice['cache_strategy']}, first window"
+                f" {_size(advice['prefetch_size'])}, priority {advice['priority']}{preload}",
+            )
         )
-    console.print(table)
+        _show_reasons(console, advice["reasons"])
 
 
 def _show_files(console: Console, files: list[dict[str, Any]]) -> None:
-    if not files:
-        return
-    table = Table("file", "read", "here", "ahead", "used", "wasted", "window", "why", box=None)
     for file in files:
-        table.add_row(
-            _printable(file["path"]),
-            _size(file["read_bytes"]),
-            _size(file["hit_bytes"]),
-            _size(file["prefetched_bytes"]),
-            _size(file["used_bytes"]),
-            _size(file["wasted_bytes"]),
-            _size(file["applied"]["first_window_bytes"]),
-            Text("; ".join(file["recommended"]["reasons"])),
+        window = file["applied"]["window_bytes"]
+        grown = "" if window is None else f", now {_size(window)}"
+        console.print(
+            _line(
+                "file",
+                file["path"],
+                f"read {_size(file['read_bytes'])} ({_size(file['hit_bytes'])} were here),"
+                f" ahead {_size(file['prefetched_bytes'])}"
+                f" (used {_size(file['used_bytes'])}, wasted {_size(file['wasted_bytes'])}),"
+                f" window {_size(file['applied']['first_window_bytes'])}{grown}",
+            )
         )
-    console.print(table)
+        _show_reasons(console, file["recommended"]["reasons"])
