@@ -48,8 +48,9 @@ def classify_request(batch_size: int) -> ServingPattern:
     """Say which pattern one request of `batch_size` items shows.
 
     The system that this follows (see `serving`) looks at the deadline as well, after the batch
-    size: less than 100 ms away means realtime. But realtime is also what a request without a near deadline is, and a batch is a
-    batch whatever its deadline. The deadline therefore decides nothing and is no argument here.
+    size: less than 100 ms away means realtime. But realtime is also what a request without a near
+    deadline is, and a batch is a batch whatever its deadline. The deadline therefore decides
+    nothing and is no argument here.
     """
     if batch_size > BATCH_SIZE_ABOVE:
         return ServingPattern.BATCH_INFERENCE

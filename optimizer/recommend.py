@@ -1,8 +1,9 @@
 """From what is known of a model to how its files should be read, kept and preloaded.
 
-Pure: no state, no side effects, the moment is an argument. The numbers
-are those of the system that this follows (see `serving`), and every recommended value comes with a
-sentence that says where it is from. The order matters: defaults, then popularity, then the serving pattern (which overrides), then the files.
+Pure: no state, no side effects, the moment is an argument. The numbers are those of the system
+that this follows (see `serving`), and every recommended value comes with a sentence that says
+where it is from. The order matters: defaults, then popularity, then the serving pattern (which
+overrides), then the files.
 """
 
 from collections.abc import Iterable

@@ -1,10 +1,10 @@
 """The optimizer's vocabulary: models, their histories, strategies and recommendations.
 
-Values that are handed out are frozen; what the optimizer keeps and changes (`ModelServingInfo`,
-`ServingHistory`) is not, and never leaves it but as a copy. The names, defaults and
-formulas of this package are those of the serving optimizer of a distributed file system's mount:
-durations are float seconds, sizes int bytes, timestamps of the optimizer's monotonic clock. None
-stands for a moment that has not come ("never accessed"), 0 for a target or measurement not set.
+The names, defaults and formulas of this package are those of the serving optimizer of a
+distributed file system's mount. Durations are float seconds, sizes int bytes, timestamps of the
+optimizer's monotonic clock. None stands for a moment that has not come ("never accessed"), 0 for a
+target or measurement that is not set. Values that are handed out are frozen; what the optimizer
+keeps and changes (`ModelServingInfo`, `ServingHistory`) is not, and leaves it only as a copy.
 
 Invariant: a series in a history never holds more than `SERIES_LIMIT` samples (`append_bounded`).
 """
