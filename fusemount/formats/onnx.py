@@ -70,17 +70,22 @@ def external_locations(head: bytes) -> list[str]:
     for graph in _messages(memoryview(head), _GRAPH, budget):
         for tensor in _messages(graph, _INITIALIZER, budget):
             for entry in _messages(tensor, _EXTERNAL_DATA, budget):
-                key = next(_messages(entry, _KEY, budget), None)
-                value = next(_messages(entry, _VALUE, budget), None)
-                if key is not None and value is not None and bytes(key) == b"location":
+                key = next(_messages(entry, _KEY, budget, is_whole=True), None)
+                value = next(_messages(entry, _VALUE, budget, is_whole=True), None)
+                if key and value and bytes(key) == b"location":
                     locations[os.fsdecode(bytes(value))] = None
                     if len(locations) == _LOCATION_LIMIT:
                         return list(locations)
     return list(locations)
 
 
-def _messages(data: memoryview, number: int, budget: Iterator[int]) -> Iterator[memoryview]:
-    """The length-delimited fields of that number; the last may be cut off with `data`."""
+def _messages(
+    data: memoryview, number: int, budget: Iterator[int], is_whole: bool = False
+) -> Iterator[memoryview]:
+    """The length-delimited fields of that number.
+
+    The last may be cut off with `data`; `is_whole` leaves it out then.
+    """
     at = 0
     while at < len(data) and next(budget, None) is not None:
         tag, at = _varint(data, at)
@@ -93,7 +98,7 @@ def _messages(data: memoryview, number: int, budget: Iterator[int]) -> Iterator[
             at += 4
         elif wire_type == 2:
             length, at = _varint(data, at)
-            if tag >> 3 == number:
+            if tag >> 3 == number and (not is_whole or at + length <= len(data)):
                 yield data[at : at + length]
             at += length
         else:
