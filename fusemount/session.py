@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 # Requests handled at once: what the kernel keeps in flight, and some for those it does not count.
 _MAX_TASKS = 640
+# Idle tasks that pyfuse3 keeps: each new one takes a fresh 1 MiB buffer.
+_IDLE_TASKS = 16
 _INIT_DEADLINE_S = 20.0
 # What the models of the top levels get to be known before the mount is called ready.
 _FIRST_LOOK_S = 1.0
@@ -138,7 +140,7 @@ class Session:
         self._initialized.set()
 
     async def _run_fuse(self, cancel_scope: trio.CancelScope) -> None:
-        await pyfuse3.main(min_tasks=1, max_tasks=_MAX_TASKS)
+        await pyfuse3.main(min_tasks=_IDLE_TASKS, max_tasks=_MAX_TASKS)
         _log.debug("unmounted")
         cancel_scope.cancel()
 
