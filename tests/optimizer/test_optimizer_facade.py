@@ -397,6 +397,8 @@ def test_round_names_models_whose_recommendation_may_differ(
     assert optimizer.perform_optimization().changed_models == ()
     use(optimizer, "b", "f", 1)
     assert optimizer.perform_optimization().changed_models == ("b",)
+    optimizer.register_model(describe("a", batch_size=4))
+    assert optimizer.perform_optimization().changed_models == ("a",)
     clock.now += 299
     assert optimizer.perform_optimization().changed_models == ()
     clock.now += 1

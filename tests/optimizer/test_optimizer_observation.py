@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -199,6 +200,13 @@ def test_load_without_waiting_is_a_cached_request(
     assert (metrics.cached_requests, metrics.cache_hit_rate) == (cached, float(cached))
 
 
+def test_ended_loads_are_throughput(mount: Mount) -> None:
+    mount.observe(opened(0, pid=1), opened(0, pid=2))
+    assert mount.model.current_throughput == 0.0
+    mount.advance(10)
+    assert mount.model.current_throughput == pytest.approx(2 / 60)
+
+
 def test_latency_is_that_of_reads_until_requests_are_completed(mount: Mount) -> None:
     mount.observe(read(0, latency=0.2), read(1, latency=0.4))
     assert mount.model.current_latency == pytest.approx(0.3)
@@ -268,6 +276,7 @@ def refuse_counts(mount: Mount, event: Any) -> None:
         {"latency": float("nan")},
         {"latency": float("inf")},
         {"latency": None},
+        {"latency": Decimal("0.5")},
         {"origin": "store"},
         {"pid": []},
         {"model_id": []},

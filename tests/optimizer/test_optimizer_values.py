@@ -192,9 +192,10 @@ def test_request_book_completes_once() -> None:
 def test_request_book_replaces_the_same_id() -> None:
     book = RequestBook()
     book.add(InferenceRequest("r", "old"))
-    second = InferenceRequest("r", "new")
+    other, second = InferenceRequest("other", "m"), InferenceRequest("r", "new")
+    book.add(other)
     book.add(second)
-    assert book.pending == (second,)
+    assert book.pending == (other, second)
 
 
 def test_request_book_is_bounded() -> None:
