@@ -3,9 +3,12 @@
 Invariant: nothing here can hang on a mount whose daemon is dead or stopped.
 """
 
+import os
 import re
 from dataclasses import dataclass
 
+# The kernel follows as many.
+_MAX_LINKS = 40
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -49,3 +52,20 @@ def find_mount(mountpoint: bytes) -> Mount | None:
         if mount.mountpoint == mountpoint:
             found = mount
     return found
+
+
+def resolve_mountpoint(path: str) -> str:
+    """The absolute path of a mount point, links resolved, without asking what is mounted there.
+
+    A link is read, not followed: on the root of a mount the kernel answers that by itself.
+    """
+    path = os.path.abspath(path)
+    for _ in range(_MAX_LINKS):
+        directory, name = os.path.split(path)
+        path = os.path.join(os.path.realpath(directory), name)
+        try:
+            target = os.readlink(path)
+        except OSError:
+            break
+        path = os.path.abspath(os.path.join(os.path.dirname(path), target))
+    return path

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fusemount.client import ask
+from fusemount.mountinfo import resolve_mountpoint
 
 
 @click.command("status")
@@ -17,7 +18,7 @@ from fusemount.client import ask
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def command(mountpoint: str, as_json: bool) -> int:
     """Show what the mount on MOUNTPOINT read, fetched ahead and recommends, and why."""
-    status = ask(os.path.abspath(mountpoint), "GET", "/status")
+    status = ask(resolve_mountpoint(mountpoint), "GET", "/status")
     if as_json:
         json.dump(status, sys.stdout, indent=2)
         print()

@@ -10,7 +10,7 @@ import click
 from fusemount.client import supervisor_of
 from fusemount.errors import MountError, UsageError
 from fusemount.handshake import FILESYSTEM_TYPE, unmount
-from fusemount.mountinfo import find_mount
+from fusemount.mountinfo import find_mount, resolve_mountpoint
 
 # The supervisor detaches a busy mount after 2 s and gives its worker 4 s at most.
 _DEADLINE_S = 15.0
@@ -21,8 +21,7 @@ _POLL_S = 0.02
 @click.argument("mountpoint", type=click.Path())
 def command(mountpoint: str) -> int:
     """Unmount MOUNTPOINT; a busy mount is detached after a short grace."""
-    path = os.path.join(os.path.realpath(os.path.dirname(mountpoint)), os.path.basename(mountpoint))
-    path = os.path.normpath(os.path.abspath(path))
+    path = resolve_mountpoint(mountpoint)
     try:
         pid = supervisor_of(path)
     except UsageError:
