@@ -76,6 +76,7 @@ class Configuration(_Strict):
             model_size=model.size_bytes,
             batch_size=batch_size,
             serving_pattern=_PATTERNS[pattern],
+            access_frequency={file.path: 0 for file in model.files},
         )
 
 

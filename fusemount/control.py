@@ -24,8 +24,6 @@ _log = logging.getLogger(__name__)
 
 # How long events may wait; opens wake the thread at once.
 _TICK_S = 0.25
-# The seed's interval between optimization rounds.
-ROUND_S = 30.0
 # A directory that is polled every second is looked at this often.
 _REVISIT_S = 5.0
 # Directories waiting to be looked at; more are looked at when they are opened again.
@@ -103,7 +101,6 @@ class Control:
     def _run(self) -> None:
         self._guard("start", self._begin)
         self.first_look.set()
-        next_round = time.monotonic() + ROUND_S
         while not self._stopping.is_set():
             self._feed.wake.wait(_TICK_S)
             self._feed.wake.clear()
@@ -112,9 +109,7 @@ class Control:
             self._guard("catalogue", lambda: self._look(touched))
             if events:
                 self._guard("observe", lambda: self._observe(events, touched))
-            if time.monotonic() >= next_round:
-                next_round = time.monotonic() + ROUND_S
-                self._guard("round", lambda: self._round(touched))
+            self._guard("round", lambda: self._round(touched))
             if touched or self._changed:
                 self._guard("recommend", lambda: self._recommend(touched))
 
@@ -191,11 +186,10 @@ class Control:
         self.events_observed += len(translated)
 
     def _round(self, touched: set[str]) -> None:
-        if self._optimizer is None:
+        if self._optimizer is None or not self._optimizer.is_round_due():
             return
-        self._optimizer.perform_optimization()
+        touched.update(self._optimizer.perform_optimization().changed_models)
         self.rounds += 1
-        touched.update(self._registered)
 
     def _recommend(self, touched: set[str]) -> None:
         if self._optimizer is None:
@@ -205,9 +199,11 @@ class Control:
             model = self._registered.get(model_id)
             if model is None:
                 continue
-            advice = self._optimizer.optimize_model_access(
-                model_id, [file.path for file in model.files]
-            )
+            paths = [file.path for file in model.files]
+            advice = self._optimizer.optimize_model_access(model_id, paths)
+            if not advice.model_id:  # it remembers a bounded number of models
+                self._optimizer.register_model(self._configuration.serving_info(model))
+                advice = self._optimizer.optimize_model_access(model_id, paths)
             for file in model.files:
                 self._changed[file.path] = self._policy(advice, file.path)
             self._descriptions[model_id] = _describe(model, advice)
