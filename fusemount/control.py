@@ -166,8 +166,11 @@ class Control:
         for event in events:
             model = self._catalog.model_of(event.path)
             model_id = None if model is None else model.model_id
-            if model_id is not None and event.kind is AccessKind.OPEN:
-                touched.add(model_id)
+            if model is not None and event.kind is AccessKind.OPEN:
+                touched.add(model.model_id)
+                if _has_grown(model, event):
+                    for changed in self._catalog.look_again(model.model_id):
+                        self._register(changed, touched)
             translated.append(
                 AccessEvent(
                     event.kind,
@@ -252,6 +255,12 @@ class Control:
                 str(pattern): count for pattern, count in metrics.models_by_pattern.items()
             },
         }
+
+
+def _has_grown(model: Model, event: RawEvent) -> bool:
+    """Whether an opened file has another size than the catalogue knows: its directory's time
+    does not move when a file is written to."""
+    return any(file.path == event.path and file.size_bytes != event.size for file in model.files)
 
 
 def _describe(model: Model, advice: ModelAccessOptimization) -> dict[str, Any]:
