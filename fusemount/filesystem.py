@@ -59,9 +59,8 @@ class Filesystem:
         )
         # What the optimizer advises for each file, by path.
         self.policies: dict[str, FilePolicy] = {}
-        # Told each directory that is looked into, once; set by the session.
+        # Told each directory that is listed, and once that it is searched; set by the session.
         self.on_directory: Callable[[str], None] = lambda _path: None
-        self._seen_directories: set[int] = set()
         self._closer = _Closer()
 
     async def lookup(self, parent_inode: int, name: bytes) -> tuple[Node, Found]:
@@ -69,7 +68,7 @@ class Filesystem:
         self.metrics.lookups += 1
         parent = self.tree.inodes.get(parent_inode)
         node, found = await self.tree.lookup(parent, name)
-        if parent.inode not in self._seen_directories:
+        if not parent.is_searched:
             self._look_into(parent)
         return node, found
 
@@ -201,7 +200,13 @@ class Filesystem:
         The nodes are made as the iterator goes, so that none is made in vain.
         """
         start = max(0, position - 2)
-        await self.tree.list(handle, start)
+        while True:
+            await self.tree.list(handle, start)
+            # A whole stretch may be gone since its names were read; an answer without entries
+            # would be the end.
+            if start >= len(handle.found) or any(handle.found[start:]):
+                break
+            start = len(handle.found)
         dots = []
         if position == 0:
             dots.append((handle.node, b".", await self.status(handle.node), 1))
@@ -218,15 +223,13 @@ class Filesystem:
             found = handle.found[index]
             if found is not None:
                 name = handle.names[index]
-                node = self.tree.inodes.remember(handle.node, name, found)
+                node = self.tree.remember(handle.node, name, found)
                 yield node, name, found, index + 3
 
     def _look_into(self, node: Node) -> None:
-        if node.inode in self._seen_directories:
-            return
         path = self.tree.inodes.path_of(node)
         if path is not None:
-            self._seen_directories.add(node.inode)
+            node.is_searched = True
             self.on_directory(os.fsdecode(path))
 
     def _emit_read(

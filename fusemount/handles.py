@@ -27,6 +27,8 @@ class FileHandle:
     is_local: bool
     # Whether the source's page cache can be asked without waiting; learnt from the first try.
     reads_cached: bool
+    # False once released; a request that was waiting then must not take hold of anything.
+    is_open: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +39,8 @@ class DirectoryHandle:
     node: Node
     names: list[bytes] | None = None
     found: list[Found | None] = field(default_factory=list)
+    # When the last of `found` were asked for, on the monotonic clock.
+    found_at: float = 0.0
 
 
 class Handles:
@@ -92,6 +96,7 @@ class Handles:
         """Forget an open file; None where it is unknown."""
         handle = self._files.pop(fh, None)
         if handle is not None:
+            handle.is_open = False
             siblings = self._by_node[handle.node.inode]
             siblings.remove(handle)
             if not siblings:

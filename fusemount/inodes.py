@@ -30,6 +30,8 @@ class Node:
     lookups: int = 0
     children: int = 0
     handles: int = 0
+    # Whether the optimizer was told that names in this directory are looked up.
+    is_searched: bool = False
     # The version whose pages the kernel may hold.
     cached_version: Version | None = None
 
@@ -72,6 +74,9 @@ class InodeTable:
         known = self._by_name.get(place)
         if known is not None:
             if is_same(known, found):
+                if known.names[0] != (parent, name):
+                    known.names.remove((parent, name))
+                    known.names.insert(0, (parent, name))
                 self._refresh(known, found)
                 return known
             self.detach(parent, name)

@@ -14,7 +14,9 @@ def check_source(source: str) -> str:
     try:
         status = os.stat(source)
     except OSError as error:
-        raise UsageError(f"source {source}: {error.strerror}") from error
+        raise UsageError(
+            f"source {source}: {error.strerror}: give a directory that is there and readable"
+        ) from error
     if not stat.S_ISDIR(status.st_mode):
         raise UsageError(
             f"source {source} is not a directory: give the directory that holds models"
@@ -22,7 +24,9 @@ def check_source(source: str) -> str:
     try:
         os.close(os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
-        raise UsageError(f"source {source} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"source {source} cannot be read: {error.strerror}: mount as a user who may read it"
+        ) from error
     return os.path.realpath(source)
 
 
@@ -31,6 +35,8 @@ def check_mountpoint(mountpoint: str, source: str, allow_nonempty: bool) -> str:
 
     Raises UsageError where it is missing, in use, not empty or inside the source.
     """
+    if not mountpoint:
+        raise UsageError("the mount point is an empty name: give a directory")
     path = os.path.realpath(mountpoint)
     mount = find_mount(os.fsencode(path))
     if mount is not None and mount.filesystem_type == FILESYSTEM_TYPE:
@@ -49,14 +55,22 @@ def check_mountpoint(mountpoint: str, source: str, allow_nonempty: bool) -> str:
         raise UsageError(f"mount point {mountpoint} is not a directory: make an empty one")
     if path == source:
         raise UsageError(f"mount point {mountpoint} is the source itself: use another directory")
-    if os.path.commonpath([path, source]) == source:
+    common = os.path.commonpath([path, source])
+    if common == source:
         raise UsageError(
             f"mount point {mountpoint} lies inside the source {source}: use one outside"
+        )
+    if common == path:
+        # The worker opens the source by its path, which would then lead through the mount.
+        raise UsageError(
+            f"mount point {mountpoint} would hide the source {source} in it: use one outside"
         )
     try:
         is_empty = not os.listdir(path)
     except OSError as error:
-        raise UsageError(f"mount point {mountpoint} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"mount point {mountpoint} cannot be read: {error.strerror}: use a directory of yours"
+        ) from error
     if not is_empty and not allow_nonempty:
         raise UsageError(
             f"mount point {mountpoint} is not empty: use another, or hide what is in it"

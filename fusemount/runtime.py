@@ -53,11 +53,7 @@ def open_listener(mountpoint: str) -> socket.socket:
         raise UsageError(f"cannot use {runtime_directory()}: {error.strerror}") from error
     path = socket_path(mountpoint)
     if os.path.lexists(path):
-        with contextlib.suppress(OSError), connect(mountpoint) as answered:
-            pid, _ = peer_of(answered)
-            raise UsageError(
-                f"{mountpoint} is served by process {pid} already: fusemount umount it first"
-            )
+        _refuse_living(mountpoint)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     listener = socket.socket(socket.AF_UNIX)
@@ -72,6 +68,32 @@ def open_listener(mountpoint: str) -> socket.socket:
         listener.close()
         raise UsageError(f"cannot listen on {path}: {error.strerror}") from error
     return listener
+
+
+def _refuse_living(mountpoint: str) -> None:
+    """Raise UsageError unless nobody listens on the mount's socket, or it is none."""
+    try:
+        with connect(mountpoint) as answered:
+            pid, _ = peer_of(answered)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return
+    except OSError as error:  # a full backlog, a time-out: somebody is there
+        raise UsageError(
+            f"{mountpoint} is served already, by a process that does not answer"
+            f" ({error.strerror or error}): see findmnt -t fuse.fusemount"
+        ) from error
+    raise UsageError(f"{mountpoint} is served by process {pid} already: fusemount umount it first")
+
+
+def remove_stale_socket(mountpoint: str) -> None:
+    """Remove the control socket of a mount whose supervisor is gone; one that listens stays."""
+    try:
+        connect(mountpoint).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(socket_path(mountpoint))
+    except OSError:
+        return  # a full backlog, say: somebody is there
 
 
 def connect(mountpoint: str, timeout_s: float = 10.0) -> socket.socket:

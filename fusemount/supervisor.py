@@ -51,6 +51,8 @@ class Supervisor:
         self._announce = announce
         self._privileged = os.geteuid() == 0
         self._mounted = False
+        # Device number of the mount, by which it is told from another at the same place.
+        self._device: tuple[int, int] | None = None
         self._degraded: list[str] = []
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -130,7 +132,7 @@ class Supervisor:
         mount = find_mount(os.fsencode(self._options.mountpoint))
         if mount is None:
             raise MountError(f"{self._options.mountpoint} is not mounted any more")
-        major, minor = mount.device
+        self._device = major, minor = mount.device
         try:
             with open(f"/sys/class/bdi/{major}:{minor}/read_ahead_kb", "w") as knob:
                 knob.write(str(READ_AHEAD_KIB))
@@ -202,6 +204,9 @@ class Supervisor:
         mountpoint = self._options.mountpoint
         deadline = time.monotonic() + _BUSY_GRACE_S
         while True:
+            mount = find_mount(os.fsencode(mountpoint))
+            if mount is None or (self._device is not None and mount.device != self._device):
+                return  # unmounted from outside; what is there now is not ours
             error = unmount(mountpoint, self._privileged)
             if error in (0, errno.EINVAL, errno.ENOENT):
                 return

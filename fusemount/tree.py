@@ -7,6 +7,7 @@ A source that was remounted under the mount is opened again once; what was open 
 import errno
 import os
 import stat
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -34,6 +35,8 @@ GONE = frozenset({errno.ENOTCONN, errno.ESHUTDOWN, errno.ENXIO})
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 # Entries of a directory whose status is found in one go.
 _LISTING_CHUNK = 1024
+# For so long a status found ahead of a slow lister is handed out.
+_LISTING_FRESH_S = 1.0
 
 
 class Tree:
@@ -63,7 +66,13 @@ class Tree:
             if error.errno in _MISSING:
                 self.inodes.detach(parent, name)
             raise
-        return self.inodes.remember(parent, name, found), found
+        return self.remember(parent, name, found), found
+
+    def remember(self, parent: Node, name: bytes, found: Found) -> Node:
+        """The node for what was found at a place."""
+        node = self.inodes.remember(parent, name, found)
+        self.directories.notice(node, found)
+        return node
 
     async def status(self, node: Node) -> Found:
         """What a node that is not open is now."""
@@ -155,12 +164,16 @@ class Tree:
                         directory.is_local, list_names, directory.fd
                     )
                     handle.found = []
+                now = time.monotonic()
+                if now - handle.found_at > _LISTING_FRESH_S:
+                    del handle.found[start:]
                 known = len(handle.found)
-                if known <= start:
+                if known <= start < len(handle.names):
                     names = handle.names[known : start + _LISTING_CHUNK]
                     handle.found += await self._source.find_all(
                         directory.is_local, directory.fd, names
                     )
+                    handle.found_at = now
             finally:
                 directory.release()
 
@@ -220,7 +233,7 @@ class Tree:
             raise
 
     async def _retried(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Do the work; where the source went away, open it again by its path and do it once more."""
+        """Do the work; where the source went away, open its path again and do it once more."""
         try:
             return await work()
         except OSError as error:

@@ -39,6 +39,14 @@ def cli() -> None:
     """Mount model directories so that inference servers load them fast."""
 
 
+def _one_line(message: object) -> str:
+    """The message with control characters spelled out: a path may hold a line break."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in str(message)
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage."""
     try:
@@ -46,11 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        print(f"fusemount: {error.format_message()}", file=sys.stderr)
+        print(f"fusemount: {_one_line(error.format_message())}", file=sys.stderr)
         sys.exit(2)
     except UsageError as error:
-        print(f"fusemount: {error}", file=sys.stderr)
+        print(f"fusemount: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except MountError as error:
-        print(f"fusemount: {error}", file=sys.stderr)
+        print(f"fusemount: {_one_line(error)}", file=sys.stderr)
         sys.exit(1)

@@ -11,6 +11,7 @@ from fusemount.client import supervisor_of
 from fusemount.errors import MountError, UsageError
 from fusemount.handshake import FILESYSTEM_TYPE, unmount
 from fusemount.mountinfo import find_mount, resolve_mountpoint
+from fusemount.runtime import remove_stale_socket
 
 # The supervisor detaches a busy mount after 2 s and gives its worker 4 s at most.
 _DEADLINE_S = 15.0
@@ -57,3 +58,4 @@ def _unmount_orphan(path: str) -> None:
     if error:
         hint = "it belongs to another user" if error == errno.EPERM else "see umount -l"
         raise MountError(f"cannot unmount {path}: {os.strerror(error)} ({hint})")
+    remove_stale_socket(path)
