@@ -3,6 +3,7 @@
 The listener belongs to the supervisor; whoever connects is checked by SO_PEERCRED.
 """
 
+import errno
 import json
 import logging
 import os
@@ -22,6 +23,11 @@ _CLIENT_DEADLINE_S = 10.0
 _RECEIVE_BYTES = 16 * 1024
 # Clients served at once; more wait in the backlog.
 _CLIENTS = 16
+# What accept() says when descriptors or memory are short, or the client has left already.
+_ACCEPT_AGAIN = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED}
+)
+_ACCEPT_RETRY_S = 0.1
 
 Routes = dict[tuple[str, str], Callable[[], dict[str, Any]]]
 
@@ -29,24 +35,36 @@ Routes = dict[tuple[str, str], Callable[[], dict[str, Any]]]
 async def serve_api(listener: socket.socket, routes: Routes) -> None:
     """Answer requests until cancelled. `routes` maps (method, path) to what makes the document."""
     acceptor = trio.socket.from_stdlib_socket(listener)
-    limiter = trio.CapacityLimiter(_CLIENTS)
+    places = trio.Semaphore(_CLIENTS)
     async with trio.open_nursery() as nursery:
         while True:
-            connection, _ = await acceptor.accept()
-            nursery.start_soon(_serve_client, trio.SocketStream(connection), routes, limiter)
+            await places.acquire()
+            connection = await _accept(acceptor)
+            nursery.start_soon(_serve_client, trio.SocketStream(connection), routes, places)
 
 
-async def _serve_client(
-    stream: trio.SocketStream, routes: Routes, limiter: trio.CapacityLimiter
-) -> None:
+async def _accept(acceptor: trio.socket.SocketType) -> trio.socket.SocketType:
+    """The next client. Without a free descriptor it waits: that must not end the mount."""
+    while True:
+        try:
+            return (await acceptor.accept())[0]
+        except OSError as error:
+            if error.errno not in _ACCEPT_AGAIN:
+                raise
+            await trio.sleep(_ACCEPT_RETRY_S)
+
+
+async def _serve_client(stream: trio.SocketStream, routes: Routes, places: trio.Semaphore) -> None:
     try:
-        async with limiter, stream:
+        async with stream:
             with trio.move_on_after(_CLIENT_DEADLINE_S):
                 await _answer(stream, routes)
     except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
         return
     except Exception:
         _log.exception("a request to the control socket failed")
+    finally:
+        places.release()
 
 
 async def _answer(stream: trio.SocketStream, routes: Routes) -> None:

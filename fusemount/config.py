@@ -98,7 +98,8 @@ def _load(path: str) -> Configuration:
             content = yaml.safe_load(file)
     except OSError as error:
         raise UsageError(f"configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: bytes that are no UTF-8, or a date like 2026-02-30.
         raise UsageError(f"configuration {path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"configuration {path}: expected keys and values at the top")

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from fusemount.catalog import Catalog
 from fusemount.config import Configuration
@@ -21,6 +21,7 @@ from fusemount.policy import FilePolicy
 from optimizer import AccessEvent, AccessKind, ModelAccessOptimization, ServingOptimizer
 
 _log = logging.getLogger(__name__)
+_Arguments = TypeVarTuple("_Arguments")
 
 # How long events may wait; opens wake the thread at once.
 _TICK_S = 0.25
@@ -106,17 +107,19 @@ class Control:
             self._feed.wake.clear()
             events = self._feed.take()
             touched: set[str] = set()
-            self._guard("catalogue", lambda: self._look(touched))
+            self._guard("catalogue", self._look, touched)
             if events:
-                self._guard("observe", lambda: self._observe(events, touched))
-            self._guard("round", lambda: self._round(touched))
+                self._guard("observe", self._observe, events, touched)
+            self._guard("round", self._round, touched)
             if touched or self._changed:
-                self._guard("recommend", lambda: self._recommend(touched))
+                self._guard("recommend", self._recommend, touched)
 
-    def _guard(self, what: str, work: Callable[[], None]) -> None:
+    def _guard(
+        self, what: str, work: Callable[[*_Arguments], None], *arguments: *_Arguments
+    ) -> None:
         """Whatever the optimizer, a plugin of it or an event does, the thread goes on."""
         try:
-            work()
+            work(*arguments)
         except Exception as error:
             self.failures[what] = self.failures.get(what, 0) + 1
             self.last_failure = f"{what}: {error!r}"
@@ -142,13 +145,19 @@ class Control:
                 self._register(model, touched)
         for model_id in self._catalog.take_removed():
             self._forget(model_id)
+            touched.add(model_id)
 
     def _forget(self, model_id: str) -> None:
         """A model is not in the tree any more: its advice goes, what was learnt of it stays."""
         model = self._registered.pop(model_id, None)
         self._preloaded.pop(model_id, None)
         self._descriptions.pop(model_id, None)
-        for file in model.files if model is not None else ():
+        if model is not None:
+            self._withdraw(model)
+
+    def _withdraw(self, model: Model) -> None:
+        """Files of the model that belong to no model now have no policy any more."""
+        for file in model.files:
             if self._catalog.model_of(file.path) is None:
                 self._changed[file.path] = None
 
@@ -156,6 +165,9 @@ class Control:
         if self._optimizer is None:
             return
         self._optimizer.register_model(self._configuration.serving_info(model))
+        before = self._registered.get(model.model_id)
+        if before is not None:
+            self._withdraw(before)
         self._registered[model.model_id] = model
         touched.add(model.model_id)
 

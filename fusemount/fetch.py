@@ -62,6 +62,7 @@ class FetchThreads:
         self._prefetch: list[_Queued] = []
         self._sequence = itertools.count()
         self._prefetching = 0
+        # Threads that wait and that nobody has woken yet: one that was woken is spoken for.
         self._idle = 0
         self._started = 0
         self._closed = False
@@ -84,7 +85,7 @@ class FetchThreads:
                 rank = (-job.priority, next(self._sequence))
                 heapq.heappush(self._prefetch, _Queued(rank, job))
             if self._idle:
-                self._condition.notify()
+                self._wake_one()
             elif self._started < self._threads:
                 self._started += 1
                 threading.Thread(
@@ -107,8 +108,13 @@ class FetchThreads:
                     return heapq.heappop(self._prefetch).job
                 self._idle += 1
                 self._condition.wait()
-                self._idle -= 1
         return None
+
+    def _wake_one(self) -> None:
+        # It counts itself idle again before it next waits. Counting it out here and not when it
+        # runs lets a burst of jobs start as many threads as it needs.
+        self._idle -= 1
+        self._condition.notify()
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -117,7 +123,7 @@ class FetchThreads:
                 with self._condition:
                     self._prefetching -= 1
                     if self._prefetch and self._idle:
-                        self._condition.notify()
+                        self._wake_one()
             self._finished.append(job)
             try:
                 self._token.run_sync_soon(self._deliver, idempotent=True)

@@ -29,6 +29,7 @@ _UMOUNT_NOFOLLOW = 8
 
 _FUSE_INIT = 26
 _IN_HEADER = struct.Struct("<IIQQIIII")  # len, opcode, unique, nodeid, uid, gid, pid, padding
+_VERSION = struct.Struct("<II")  # what every kernel's FUSE_INIT begins with: major, minor
 _INIT_IN = struct.Struct("<IIIII")  # major, minor, max_readahead, flags, flags2
 # major, minor, max_readahead, flags, max_background, congestion_threshold, max_write, time_gran,
 # max_pages, map_alignment, flags2, max_stack_depth, request_timeout, unused
@@ -184,11 +185,12 @@ def _answer_init(fuse_fd: int, privileged: bool) -> Connection:
         raise MountError(f"the kernel sent no FUSE_INIT within {_INIT_DEADLINE_S:.0f} s")
     message = os.read(fuse_fd, MAX_REQUEST_BYTES + _PAGE_BYTES)
     _, opcode, unique, *_ = _IN_HEADER.unpack_from(message)
-    major, minor, max_readahead, low, high = _INIT_IN.unpack_from(message, _IN_HEADER.size)
+    major, minor = _VERSION.unpack_from(message, _IN_HEADER.size)
     if opcode != _FUSE_INIT or major != 7 or minor < 36:
         raise MountError(
             f"the kernel speaks FUSE {major}.{minor}: 7.36 (Linux 5.17) is the oldest that works"
         )
+    _, _, max_readahead, low, high = _INIT_IN.unpack_from(message, _IN_HEADER.size)
     wanted = _WANTED if privileged else _WANTED & ~InitFlag.PASSTHROUGH
     flags = wanted & InitFlag(low | high << 32)
     body = _INIT_OUT.pack(

@@ -62,8 +62,7 @@ class Metrics:
         self.reads_by_origin[origin] += 1
         self.bytes_by_origin[origin] += size
         self.read_wait_s += latency_s
-        if latency_s > self.longest_read_s:
-            self.longest_read_s = latency_s
+        self.longest_read_s = max(self.longest_read_s, latency_s)
         counters = handle.content.counters
         counters.reads += 1
         counters.read_bytes += size

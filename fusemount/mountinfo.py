@@ -26,10 +26,10 @@ def _unescape(field: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field)
 
 
-def read_mounts() -> list[Mount]:
+def read_mounts(path: str = "/proc/self/mountinfo") -> list[Mount]:
     """All mounts of this process's namespace, in the order they were made."""
     mounts = []
-    with open("/proc/self/mountinfo", "rb") as file:
+    with open(path, "rb") as file:
         for line in file:
             fields, _, rest = line.partition(b" - ")
             columns, (filesystem_type, source, *_) = fields.split(b" "), rest.split(b" ")

@@ -15,9 +15,11 @@ def notify_systemd(*assignments: str) -> bool:
         return False
     if address.startswith("@"):
         address = "\0" + address[1:]
+    # A path in a status may hold a line's end or bytes that are no text.
+    lines = (assignment.replace("\n", " ") for assignment in assignments)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
         try:
-            notifier.sendto("\n".join(assignments).encode(), address)
+            notifier.sendto(os.fsencode("\n".join(lines)), address)
         except OSError:
             return False
     return True

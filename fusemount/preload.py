@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import trio
 
+from fusemount.errors import SourceTimeoutError
 from fusemount.filesystem import Filesystem, is_regular
 from fusemount.formats.model import Model
 from fusemount.policy import UNKNOWN
@@ -75,9 +76,12 @@ class Preloader:
                     progress.state = "partial"
                     return
             progress.state = "done"
-        except (OSError, trio.TooSlowError) as error:
-            progress.state, progress.reason = "failed", f"{error}"
-            _log.warning("preload of %s failed: %s", model.model_id, error)
+        except (OSError, SourceTimeoutError) as error:
+            progress.state, progress.reason = "failed", f"{error!r}"
+            _log.warning("preload of %s failed: %r", model.model_id, error)
+        except Exception as error:  # a defect of ours must not end the mount
+            progress.state, progress.reason = "failed", f"{error!r}"
+            _log.exception("preload of %s failed", model.model_id)
 
     async def _load_file(self, path: str, progress: PreloadProgress) -> bool:
         """Load one file; False where memory ran out."""
@@ -106,7 +110,8 @@ class Preloader:
     async def _fill(self, content: Content, progress: PreloadProgress) -> bool:
         count = -(-content.size_bytes // EXTENT_BYTES)
         for index in range(count):
-            while self._filesystem.fetch.in_flight >= _EXTENTS_IN_FLIGHT:
+            while self._filesystem.fetch.in_flight >= _EXTENTS_IN_FLIGHT:  # noqa: ASYNC110
+                # Any reader's fetch counts too: there is no one event to wait for.
                 await trio.sleep(_POLL_S)
             start = index * EXTENT_BYTES
             plan = Plan(start, min(start + EXTENT_BYTES, content.size_bytes))

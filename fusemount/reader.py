@@ -32,6 +32,12 @@ _ATTEMPTS = 3
 # One read of the source. A FUSE or network source cuts larger ones into requests of 1 MiB, one
 # after the other: as single jobs they go at once.
 _JOB_UNITS = 1024 * 1024 // UNIT_BYTES
+# Waits after which a reader whose extents others take away, in a small memory, goes without one.
+_WAITS = 16
+# Buffers of reads past the store that are kept for the next one, of 1 MiB each.
+_DIRECT_BUFFERS = 8
+# A read past the store that is smaller gets memory of its size: random reads are.
+_OWN_BUFFER_BYTES = 128 * 1024
 # Errors of a non-blocking read that say "cannot ask", not "cannot read".
 _CANNOT_ASK = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -153,44 +159,54 @@ class Reader:
         self, handle: FileHandle, offset: int, end: int, attempt: int
     ) -> tuple[memoryview | bytes, Origin]:
         content = handle.content
-        origin = Origin.JOINED
         jobs: list[Job] = []
-        planned = attempt > 0
+        plan: Plan | None = None
+        if attempt == 0:
+            plan = handle.readahead.on_read(offset, end - offset, content.size_bytes)
+            if handle.readahead.is_random or not handle.readahead.window_bytes:
+                return await self._read_direct(handle, offset, end), Origin.SOURCE
         while True:
-            waits: Extent | None = None
-            if not planned:
-                plan = handle.readahead.on_read(offset, end - offset, content.size_bytes)
-                if handle.readahead.is_random or not handle.readahead.window_bytes:
-                    return await self._read_direct(handle, offset, end), Origin.SOURCE
-            for index in range(offset // EXTENT_BYTES, (end - 1) // EXTENT_BYTES + 1):
-                extent = content.extents.get(index)
-                if extent is None:
-                    extent = self._store.make_extent(content, index, Need.DEMAND)
-                if extent is None:
-                    return await self._read_direct(handle, offset, end), Origin.SOURCE
-                base = index * EXTENT_BYTES
-                mask = units_mask(max(offset - base, 0), min(end - base, EXTENT_BYTES))
-                missing = mask & ~(extent.present | extent.fetching)
-                if missing:
-                    origin = Origin.SOURCE
-                    jobs += self._submit(extent, missing, handle.priority, is_demand=True)
-                if mask & ~extent.present:
-                    waits = extent
-            if not planned:
-                planned = True
-                if plan is not None:
-                    self.prefetch(content, plan, handle.priority)
-            if waits is None:
+            unfinished = self._demand(handle, offset, end, jobs)
+            if unfinished is None:
+                return await self._read_direct(handle, offset, end), Origin.SOURCE
+            if plan is not None:
+                self.prefetch(content, plan, handle.priority)
+                plan = None
+            if not unfinished:
                 view = self._view(content, offset, end)
                 if view is not None:
-                    return view, origin
+                    return view, Origin.SOURCE if jobs else Origin.JOINED
                 continue
-            await waits.wait()
+            await unfinished[-1].wait()
             if not content.is_current:
                 raise SourceChangedError(handle.path)
             for job in jobs:
                 if job.error:
                     raise OSError(job.error, os.strerror(job.error))
+
+    def _demand(
+        self, handle: FileHandle, offset: int, end: int, jobs: list[Job]
+    ) -> list[Extent] | None:
+        """Fetch what of [offset, end) is neither here nor on its way; new jobs go into `jobs`.
+
+        Returns the extents to wait for, or None where memory has no room for all of it.
+        """
+        content = handle.content
+        unfinished = []
+        for index in range(offset // EXTENT_BYTES, (end - 1) // EXTENT_BYTES + 1):
+            extent = content.extents.get(index)
+            if extent is None:
+                extent = self._store.make_extent(content, index, Need.DEMAND)
+            if extent is None:
+                return None
+            base = index * EXTENT_BYTES
+            mask = units_mask(max(offset - base, 0), min(end - base, EXTENT_BYTES))
+            missing = mask & ~(extent.present | extent.fetching)
+            if missing:
+                jobs += self._submit(extent, missing, handle.priority, is_demand=True)
+            if mask & ~extent.present:
+                unfinished.append(extent)
+        return unfinished
 
     def _plan(self, handle: FileHandle, offset: int, size: int) -> None:
         plan = handle.readahead.on_read(offset, size, handle.content.size_bytes)
@@ -272,11 +288,7 @@ class Reader:
     ) -> memoryview:
         """Exactly those bytes from the source, not stored; for random readers and no room."""
         content = handle.content
-        buffer = (
-            self._direct_buffers.pop()
-            if self._direct_buffers
-            else memoryview(bytearray(MAX_REQUEST_BYTES))
-        )
+        buffer = self._take_direct_buffer(end - offset)
         arrived = trio.Event()
         waiting = True
 
@@ -287,7 +299,7 @@ class Reader:
             content.release()
             arrived.set()
             if not waiting:
-                self._direct_buffers.append(buffer)
+                self._keep_direct_buffer(buffer)
 
         job = Job(content.fd, offset, buffer[: end - offset], True, on_done)
         content.hold()
@@ -297,7 +309,7 @@ class Reader:
         except trio.Cancelled:
             waiting = False
             raise
-        self._direct_buffers.append(buffer)
+        self._keep_direct_buffer(buffer)
         if job.error:
             self._metrics.fetch_errors += 1
             raise OSError(job.error, os.strerror(job.error))
@@ -310,6 +322,17 @@ class Reader:
             self._metrics.fetch_errors += 1
             raise OSError(errno.EIO, "short read")
         return buffer[: job.filled]
+
+    def _take_direct_buffer(self, size: int) -> memoryview:
+        if size < _OWN_BUFFER_BYTES:
+            return memoryview(bytearray(size))
+        if self._direct_buffers:
+            return self._direct_buffers.pop()
+        return memoryview(bytearray(MAX_REQUEST_BYTES))
+
+    def _keep_direct_buffer(self, buffer: memoryview) -> None:
+        if len(buffer) == MAX_REQUEST_BYTES and len(self._direct_buffers) < _DIRECT_BUFFERS:
+            self._direct_buffers.append(buffer)
 
     async def revalidate(self, handle: FileHandle) -> Found:
         """See what the open file is now; a handle of a version that has gone gets the new one.
@@ -330,19 +353,25 @@ class Reader:
     def adopt(self, handle: FileHandle, found: Found) -> None:
         """Move a handle to the version that its open file shows."""
         version, before = found.version, handle.content
-        handle.node.version = version
-        if before.is_current and version == before.version:
+        # A handle that was released while its file was asked holds nothing any more.
+        if not handle.is_open or (before.is_current and version == before.version):
             return
-        after = self._store.find(before.key, version)
-        if after is None or after.fd < 0:
-            if after is None:
-                after = self._store.add(before.key, version, before.counters, before.close)
+        handle.node.version = version
+        key = before.key
+        if version == before.version:
+            # The path leads to another file now, and the open file is still what it was: a
+            # place of its own, so that the two do not push each other's bytes out.
+            key += b"\0" + repr(version).encode()
+        after = self._store.find(key, version)
+        if after is None:
+            after = self._store.add(key, version, before.counters, before.close)
+        if after.fd < 0:
             after.fd = os.dup(before.fd)
-            os.set_inheritable(after.fd, False)
         after.checked_at = time.monotonic()
         after.keeps_read, after.keeps_prefetched = before.keeps_read, before.keeps_prefetched
         after.hold()
         handle.content = after
+        handle.readahead.forget_plan()
         before.is_current = False
         before.release()
 

@@ -158,19 +158,28 @@ class Source:
     async def find_all(
         self, is_local: bool, directory_fd: int, names: Sequence[bytes]
     ) -> list[Found | None]:
-        """`find_many`, on a remote source by many threads at once."""
+        """`find_many`, on a remote source by many threads at once. Raises what the first of them
+        raised that failed."""
         if is_local:
             return await self.call(True, self.find_many, directory_fd, names)
         shares: list[list[Found | None]] = [[] for _ in range(0, len(names), _PARALLEL_SHARE)]
+        failures: list[Exception] = []
 
         async def find_share(number: int) -> None:
             start = number * _PARALLEL_SHARE
             share = names[start : start + _PARALLEL_SHARE]
-            shares[number] = await self.call(False, self.find_many, directory_fd, share)
+            try:
+                shares[number] = await self.call(False, self.find_many, directory_fd, share)
+            except (OSError, SourceTimeoutError) as error:
+                # Kept aside: out of a nursery it would come in a group, which nobody's table knows.
+                failures.append(error)
+                nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             for number in range(len(shares)):
                 nursery.start_soon(find_share, number)
+        if failures:
+            raise failures[0]
         return [found for share in shares for found in share]
 
 

@@ -3,6 +3,7 @@
 Every path is walked from the root's descriptor without following a link.
 """
 
+import errno
 import os
 import stat
 
@@ -45,7 +46,7 @@ class SourceTree:
         fd = self._open(path, _FILE_FLAGS)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise FileNotFoundError(path)
+                raise OSError(errno.EINVAL, "not a regular file", path)
             return os.pread(fd, size, offset)
         finally:
             os.close(fd)
@@ -53,7 +54,7 @@ class SourceTree:
     def readlink(self, path: str) -> str:
         """A link's text; raises OSError."""
         directory, _, name = path.rpartition("/")
-        fd = self._open(directory or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = self._open(directory or ".", _DIRECTORY_FLAGS | os.O_PATH)
         try:
             return os.readlink(name, dir_fd=fd)
         finally:
@@ -68,7 +69,7 @@ class SourceTree:
         fd = os.dup(self._root_fd)
         try:
             for part in above:
-                below = os.open(part, _DIRECTORY_FLAGS & ~os.O_RDONLY | os.O_PATH, dir_fd=fd)
+                below = os.open(part, _DIRECTORY_FLAGS | os.O_PATH, dir_fd=fd)
                 os.close(fd)
                 fd = below
             return os.open(name, flags, dir_fd=fd)
