@@ -52,6 +52,10 @@ class Readahead:
             self.window_bytes = first
         self._first_bytes = first
 
+    def forget_plan(self) -> None:
+        """What was planned is lost, as where the file changed: plan from the reader on again."""
+        self._planned = 0
+
     def on_read(self, offset: int, size: int, file_bytes: int) -> Plan | None:
         """What to fetch now that [offset, offset + size) is read; None: nothing."""
         end = offset + size

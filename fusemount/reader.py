@@ -165,7 +165,7 @@ class Reader:
             plan = handle.readahead.on_read(offset, end - offset, content.size_bytes)
             if handle.readahead.is_random or not handle.readahead.window_bytes:
                 return await self._read_direct(handle, offset, end), Origin.SOURCE
-        while True:
+        for _ in range(_WAITS):
             unfinished = self._demand(handle, offset, end, jobs)
             if unfinished is None:
                 return await self._read_direct(handle, offset, end), Origin.SOURCE
@@ -176,13 +176,14 @@ class Reader:
                 view = self._view(content, offset, end)
                 if view is not None:
                     return view, Origin.SOURCE if jobs else Origin.JOINED
-                continue
+                break
             await unfinished[-1].wait()
             if not content.is_current:
                 raise SourceChangedError(handle.path)
             for job in jobs:
                 if job.error:
                     raise OSError(job.error, os.strerror(job.error))
+        return await self._read_direct(handle, offset, end), Origin.SOURCE
 
     def _demand(
         self, handle: FileHandle, offset: int, end: int, jobs: list[Job]

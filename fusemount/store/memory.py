@@ -93,6 +93,7 @@ class MemoryStore:
         """Drop the record of a content that nobody has open and that holds no bytes."""
         if not content.users and not content.extents:
             content.is_current = False
+            self.unpin(content)
             if self._contents.get(content.key) is content:
                 del self._contents[content.key]
 
@@ -196,15 +197,13 @@ class MemoryStore:
 
     def drop(self, extent: Extent) -> None:
         """Take an extent's bytes away; its memory is reused once no fetch writes to it."""
-        key = (id(extent.content), extent.index)
-        self._kept.pop(key, None)
-        self._drop_evicted(extent)
+        if extent.content.extents.get(extent.index) is extent:
+            self._kept.pop((id(extent.content), extent.index), None)
+            self._drop_evicted(extent)
 
     def _drop_evicted(self, extent: Extent) -> None:
         content = extent.content
         self._waiting.pop((id(content), extent.index), None)
-        if content.extents.get(extent.index) is not extent:
-            return
         del content.extents[extent.index]
         wasted = extent.present & extent.ahead & ~extent.read
         if wasted:
@@ -217,11 +216,18 @@ class MemoryStore:
         self.forget_unused(content)
 
     def on_job_done(self, extent: Extent) -> None:
-        """A fetch into the extent has ended; a dropped extent's memory can go with the last."""
+        """A fetch into the extent has ended; a dropped extent's memory can go with the last.
+
+        So does that of an extent whose fetches all failed: nothing else would ever free it.
+        """
         extent.jobs -= 1
-        if not extent.jobs and extent.content.extents.get(extent.index) is not extent:
+        if extent.jobs:
+            return
+        if extent.content.extents.get(extent.index) is not extent:
             self.pool.give_back(extent.buffer)
             self.forget_unused(extent.content)
+        elif not extent.present:
+            self.drop(extent)
 
 
 def _extent_bytes(size_bytes: int) -> int:
