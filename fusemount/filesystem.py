@@ -124,7 +124,9 @@ class Filesystem:
 
     def _content(self, path: str, found: Found, fd: int) -> Content:
         """The content of an open file's version; takes the descriptor over."""
-        key = found.identity or b"/" + os.fsencode(path)
+        # Without an identity the path stands for it, as long as the source is the same mount.
+        device = found.status.st_dev.to_bytes(8, "little")
+        key = found.identity or b"/" + device + os.fsencode(path)
         content = self.store.find(key, found.version)
         if content is None:
             counters = self.metrics.counters_of(path)

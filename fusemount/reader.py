@@ -355,13 +355,16 @@ class Reader:
         """Move a handle to the version that its open file shows."""
         version, before = found.version, handle.content
         # A handle that was released while its file was asked holds nothing any more.
-        if not handle.is_open or (before.is_current and version == before.version):
+        if not handle.is_open:
             return
         handle.node.version = version
+        if before.is_current and version == before.version:
+            return
         key = before.key
-        if version == before.version:
-            # The path leads to another file now, and the open file is still what it was: a
-            # place of its own, so that the two do not push each other's bytes out.
+        other = self._store.current(key)
+        if other is not None and other is not before and other.version != version:
+            # Where files have no identity: the path leads to another file now, and the open file
+            # is still what it was. A place of its own, or each would push the other's bytes out.
             key += b"\0" + repr(version).encode()
         after = self._store.find(key, version)
         if after is None:

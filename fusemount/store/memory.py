@@ -69,6 +69,10 @@ class MemoryStore:
             return None
         return content
 
+    def current(self, key: bytes) -> Content | None:
+        """The content known by that key, of whatever version."""
+        return self._contents.get(key)
+
     def add(
         self, key: bytes, version: Version, counters: FileCounters, close: Callable[[int], object]
     ) -> Content:
