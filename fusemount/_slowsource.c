@@ -65,13 +65,12 @@ static void *watch(void *unused)
     return NULL;
 }
 
-static int serve(bool clone_fd)
+static int serve(void)
 {
     struct fuse_loop_config *config = fuse_loop_cfg_create();
     if (config == NULL)
         return ENOMEM;
     fuse_loop_cfg_set_max_threads(config, RECEIVERS);
-    fuse_loop_cfg_set_clone_fd(config, clone_fd);
     struct sigaction quiet = {.sa_handler = do_nothing}, before;
     sigaction(SIGUSR2, &quiet, &before);
     serving_thread = pthread_self();
@@ -109,9 +108,12 @@ static PyObject *fail(int error, const char *what)
     return NULL;
 }
 
-static PyObject *serve_mounted(PyObject *on_ready, unsigned threads, bool clone_fd)
+static PyObject *serve_mounted(PyObject *on_ready, unsigned threads)
 {
-    int error = pace_start(threads, job_run);
+    int error = device_attach(session);
+    if (error)
+        return fail(error, "device");
+    error = pace_start(threads, job_run);
     if (error)
         return fail(error, "threads");
     PyObject *ready = PyObject_CallNoArgs(on_ready);
@@ -119,7 +121,7 @@ static PyObject *serve_mounted(PyObject *on_ready, unsigned threads, bool clone_
         return NULL;
     Py_DECREF(ready);
     Py_BEGIN_ALLOW_THREADS
-    error = serve(clone_fd);
+    error = serve();
     Py_END_ALLOW_THREADS
     if (error)
         return fail(error, "serving");
@@ -131,20 +133,20 @@ static PyObject *run(PyObject *module, PyObject *args, PyObject *kwargs)
     (void)module;
     static char *names[] = {"source", "mountpoint", "mount_options", "on_ready", "latency_s",
                             "stream_bytes_per_s", "total_bytes_per_s", "attr_timeout_s",
-                            "entry_timeout_s", "list_page_entries", "max_read_bytes", "threads", "page_cache",
-                            "splice", "readdirplus", "moving_inodes", "clone_fd", "lifeline_fd",
-                            NULL};
+                            "entry_timeout_s", "list_page_entries", "max_read_bytes",
+                            "threads", "page_cache", "readdirplus", "moving_inodes",
+                            "lifeline_fd", NULL};
     const char *source, *mountpoint, *mount_options;
     PyObject *on_ready;
     double latency_s, stream, total;
     unsigned threads;
-    int page_cache, splice, readdirplus, moving_inodes, clone_fd;
+    int page_cache, readdirplus, moving_inodes;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "yyyO$dddddIIIpppppi", names, &source, &mountpoint, &mount_options,
+            args, kwargs, "yyyO$dddddIIIpppi", names, &source, &mountpoint, &mount_options,
             &on_ready, &latency_s, &stream, &total, &slow_settings.attr_timeout_s,
             &slow_settings.entry_timeout_s, &slow_settings.list_page_entries,
-            &slow_settings.max_read_bytes, &threads,
-            &page_cache, &splice, &readdirplus, &moving_inodes, &clone_fd, &lifeline_fd))
+            &slow_settings.max_read_bytes, &threads, &page_cache, &readdirplus,
+            &moving_inodes, &lifeline_fd))
         return NULL;
     if (slow_settings.list_page_entries == 0 || threads == 0) {
         PyErr_SetString(PyExc_ValueError, "list_page_entries and threads must be positive");
@@ -155,7 +157,6 @@ static PyObject *run(PyObject *module, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     slow_settings.page_cache = page_cache;
-    slow_settings.splice = splice;
     slow_settings.readdirplus = readdirplus;
     slow_settings.moving_inodes = moving_inodes;
     pace_set(latency_s, stream, total);
@@ -184,7 +185,7 @@ static PyObject *run(PyObject *module, PyObject *args, PyObject *kwargs)
     } else if (fuse_session_mount(session, mountpoint) != 0) {
         result = fail(errno ? errno : EIO, "mount");
     } else {
-        result = serve_mounted(on_ready, threads, clone_fd);
+        result = serve_mounted(on_ready, threads);
         Py_BEGIN_ALLOW_THREADS
         pace_stop(job_abandon);
         fuse_session_unmount(session);

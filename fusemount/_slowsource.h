@@ -4,6 +4,7 @@
  *   _slowsource.c          Python module: mount, serve, stop, the calls that change it at run time
  *   _slowsource_ops.c      FUSE requests as they arrive: what each costs
  *   _slowsource_answers.c  what a request gets when it is due
+ *   _slowsource_device.c   what libfuse's answer to INIT leaves out
  *   _slowsource_listing.c  open folders
  *   _slowsource_nodes.c    which file of the source a node id means
  *   _slowsource_pace.c     when an answer is due, and the threads that wait for that
@@ -48,7 +49,6 @@ struct slow_settings {
     unsigned list_page_entries; /* a listing pays the latency once for so many entries */
     unsigned max_read_bytes;
     bool page_cache;            /* false: direct_io, every read of a client is a request */
-    bool splice;                /* answer reads from the descriptor, without a buffer of ours */
     bool readdirplus;
     bool moving_inodes;
 };
@@ -133,6 +133,9 @@ void pace_park(struct job *job);
 unsigned long pace_release(void);
 unsigned long pace_parked(void);
 void pace_stop(job_runner abandon);
+
+/* ---- device */
+int device_attach(struct fuse_session *session);
 
 /* ---- requests */
 /* One READ at most; the kernel splits what is larger. */

@@ -15,10 +15,8 @@ def run(
     max_read_bytes: int,
     threads: int,
     page_cache: bool,
-    splice: bool,
     readdirplus: bool,
     moving_inodes: bool,
-    clone_fd: bool,
     lifeline_fd: int,
 ) -> None: ...
 def stop() -> None: ...

@@ -14,8 +14,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-/* Below this a splice's system calls cost more than the copy. */
-#define SPLICE_MIN_BYTES 65536u
 #define XATTR_MAX_BYTES 65536u
 
 static void run_lookup(const struct job *job, struct node *parent)
@@ -131,17 +129,6 @@ static void copy_out(const struct job *job, const struct open_file *file, size_t
         fuse_reply_buf(job->req, buffer, done);
 }
 
-static void splice_out(const struct job *job, const struct open_file *file, size_t size)
-{
-    struct fuse_bufvec source = FUSE_BUFVEC_INIT(size);
-    source.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
-    source.buf[0].fd = file->fd;
-    source.buf[0].pos = job->off;
-    count_read_end(file->counts, size);
-    /* No FUSE_BUF_SPLICE_MOVE: it would take the pages out of the source's page cache. */
-    fuse_reply_data(job->req, &source, 0);
-}
-
 static void run_read(const struct job *job)
 {
     const struct open_file *file = file_of(&job->fi);
@@ -161,10 +148,7 @@ static void run_read(const struct job *job)
         if (size > most)
             size = most;
     }
-    if (slow_settings.splice && size >= SPLICE_MIN_BYTES)
-        splice_out(job, file, size);
-    else
-        copy_out(job, file, size);
+    copy_out(job, file, size);
 }
 
 static void run_statfs(const struct job *job, struct node *node)

@@ -115,12 +115,9 @@ class SlowSource(SlowSourceControl):
         entry_timeout_s: float = 1.0,
         list_page_entries: int = 1000,
         max_read_kib: int = 1024,
-        threads: int = 16,
         page_cache: bool = False,
-        splice: bool = True,
         readdirplus: bool = True,
         moving_inodes: bool = False,
-        clone_fd: bool = False,
         allow_other: bool | None = None,
     ) -> None:
         self.source = os.path.realpath(source)
@@ -131,12 +128,9 @@ class SlowSource(SlowSourceControl):
             entry_timeout_s=entry_timeout_s,
             list_page_entries=list_page_entries,
             max_read_kib=max_read_kib,
-            threads=threads,
             page_cache=page_cache,
-            splice=splice,
             readdirplus=readdirplus,
             moving_inodes=moving_inodes,
-            clone_fd=clone_fd,
             allow_other=os.geteuid() == 0 if allow_other is None else allow_other,
         )
         self._process: subprocess.Popen[bytes] | None = None

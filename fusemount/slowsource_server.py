@@ -29,6 +29,8 @@ else:
 
 # A node costs a descriptor; more than this many files are not looked at in one go.
 _DESCRIPTORS = 1 << 20
+# Answer what is due; each may have to wait for the source's own disk.
+_THREADS = 16
 # A client that connects and says nothing keeps the others waiting for so long.
 _REQUEST_DEADLINE_S = 5.0
 _REQUEST_MAX_BYTES = 1 << 16
@@ -92,6 +94,7 @@ def serve(
                 stream_bytes_per_s=stream_bytes_per_s,
                 total_bytes_per_s=total_bytes_per_s,
                 max_read_bytes=presentation.max_read_kib * 1024,
+                threads=_THREADS,
                 lifeline_fd=-1 if lifeline_fd is None else lifeline_fd,
                 **settings,
             )

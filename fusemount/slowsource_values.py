@@ -71,29 +71,23 @@ class Presentation:
 
     Without `page_cache` every read of a client is a request (direct_io: MAP_SHARED is refused,
     MAP_PRIVATE works). With `moving_inodes` a file is its name, and its number is given at the
-    lookup. `splice` answers large reads without a copy through this process; `threads` answer
-    what is due, and may each wait for the source's disk; `clone_fd` gives each receiving thread
-    a queue of its own.
+    lookup.
     """
 
     attr_timeout_s: float = 1.0
     entry_timeout_s: float = 1.0
     list_page_entries: int = 1000
     max_read_kib: int = 1024
-    threads: int = 16
     page_cache: bool = False
-    splice: bool = True
     readdirplus: bool = True
     moving_inodes: bool = False
-    clone_fd: bool = False
     allow_other: bool = False
 
     def __post_init__(self) -> None:
         _require_amount("attr_timeout_s", self.attr_timeout_s)
         _require_amount("entry_timeout_s", self.entry_timeout_s)
-        pages, threads, kib = self.list_page_entries, self.threads, self.max_read_kib
+        pages, kib = self.list_page_entries, self.max_read_kib
         _require(0 < pages < 2**31, "list_page_entries", pages, "must be positive")
-        _require(0 < threads <= 256, "threads", threads, "must be between 1 and 256")
         fits = _MIN_READ_KIB <= kib <= _MAX_READ_KIB and kib % _MIN_READ_KIB == 0
         rule = f"must be a multiple of 4 between {_MIN_READ_KIB} and {_MAX_READ_KIB}"
         _require(fits, "max_read_kib", kib, rule)

@@ -34,12 +34,10 @@ _PROFILES = {"none": Pace(), "object-store": OBJECT_STORE}
     help="A listing pays the latency once for so many entries.",
 )
 @click.option("--max-read-kib", type=int, default=1024, help="Largest READ, in KiB.")
-@click.option("--threads", type=int, default=16, help="Threads that answer what is due.")
 @click.option(
     "--page-cache/--no-page-cache",
     help="Let the kernel keep what was read; without it MAP_SHARED mappings are refused.",
 )
-@click.option("--splice/--no-splice", default=True, help="Answer large reads without a copy.")
 @click.option(
     "--readdirplus/--no-readdirplus",
     default=True,
@@ -49,7 +47,6 @@ _PROFILES = {"none": Pace(), "object-store": OBJECT_STORE}
     "--moving-inodes/--no-moving-inodes",
     help="Give inode numbers at lookup and forget them, as path-based FUSE file systems do.",
 )
-@click.option("--clone-fd/--no-clone-fd", help="A request queue for each receiving thread.")
 @click.option(
     "--allow-other/--no-allow-other",
     default=os.geteuid() == 0,
