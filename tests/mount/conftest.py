@@ -7,6 +7,9 @@ from typing import Protocol
 import pytest
 
 from tests.mount.harness import MountedTree, start_mount
+from tests.mount.slow_sources import slow_source
+
+__all__ = ["mounted", "slow_source"]
 
 
 class MountStarter(Protocol):
