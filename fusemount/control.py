@@ -140,7 +140,7 @@ class Control:
             try:
                 directory = self._directories.get_nowait()
             except queue.Empty:
-                return
+                break
             for model in self._catalog.visit(directory):
                 self._register(model, touched)
         for model_id in self._catalog.take_removed():

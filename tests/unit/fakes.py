@@ -5,10 +5,21 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+import trio
+
 from fusemount.catalog import Format, Framework, Model, ModelFile, Problem
 from fusemount.formats.model import FileRole, make_model
 from fusemount.identity import Found
 from optimizer import AccessEvent, ModelServingInfo, ServingOptimizer
+
+_DEADLINE_S = 20.0
+
+
+async def wait_until(is_reached: Callable[[], object]) -> None:
+    """Return once the condition holds; raises trio.TooSlowError after 20 s."""
+    with trio.fail_after(_DEADLINE_S):
+        while not is_reached():  # noqa: ASYNC110 - threads change it, which set no trio.Event
+            await trio.sleep(0.001)
 
 
 def make_found(
@@ -58,7 +69,9 @@ class FakeCatalog:
     def __init__(self, top: Iterable[Model] = ()) -> None:
         self.top = list(top)
         self.below: dict[str, list[Model]] = {}
+        self.grown: dict[str, list[Model]] = {}
         self.visits: list[str] = []
+        self.looked_again: list[str] = []
         self.failing: set[str] = set()
         self.removed: deque[str] = deque()
         self.problems: tuple[Problem, ...] = ()
@@ -94,6 +107,12 @@ class FakeCatalog:
         removed = list(self.removed)
         self.removed.clear()
         return removed
+
+    def look_again(self, model_id: str) -> list[Model]:
+        self.looked_again.append(model_id)
+        models = self.grown.get(model_id, [])
+        self.own(*models)
+        return models
 
     def model_of(self, path: str) -> Model | None:
         return self._owners.get(path)

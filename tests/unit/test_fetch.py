@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 
 from fusemount.fetch import FetchThreads, Job
 from fusemount.identity import version_of
+from tests.unit.fakes import wait_until
 
 _real_preadv = os.preadv
 _DEADLINE_S = 20.0
@@ -45,9 +45,7 @@ class Gate:
 
     async def wait_for(self, count: int) -> None:
         """Wait until that many reads have begun."""
-        with trio.fail_after(_DEADLINE_S):
-            while len(self.began) < count:
-                await trio.sleep(0.001)
+        await wait_until(lambda: len(self.began) >= count)
 
 
 @pytest.fixture
@@ -91,11 +89,12 @@ class Fetching:
         self.threads.submit(job)
         return job
 
-    async def wait(self, count: int | None = None) -> None:
-        """Wait until that many jobs are back; None: all."""
-        with trio.fail_after(_DEADLINE_S):
-            while len(self.finished) < (self._submitted if count is None else count):
-                await trio.sleep(0.001)
+    async def wait(self) -> None:
+        """Wait until all jobs are back."""
+        await wait_until(lambda: len(self.finished) >= self._submitted)
+
+    async def wait_for_idle_thread(self) -> None:
+        await wait_until(lambda: self.threads._idle)
 
 
 def fetch_threads() -> list[threading.Thread]:
@@ -261,8 +260,7 @@ def test_burst_after_a_pause_runs_at_once_and_not_behind_one_idle_thread(
         gate.let_pass(0)
         fetching.submit(0)
         await fetching.wait()
-        while not fetching.threads._idle:
-            await trio.sleep(0.001)
+        await fetching.wait_for_idle_thread()
         for offset in range(1, 7):
             fetching.submit(offset)
         await gate.wait_for(7)
@@ -289,8 +287,7 @@ def test_idle_threads_are_reused(file_fd: int) -> None:
     async def work(fetching: Fetching) -> None:
         for _ in range(5):
             await finish(fetching, 0)
-            while not fetching.threads._idle:
-                await trio.sleep(0.001)
+            await fetching.wait_for_idle_thread()
         assert len(fetch_threads()) == 1
 
     run(8, file_fd, work)
