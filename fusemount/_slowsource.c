@@ -170,7 +170,7 @@ static PyObject *run(PyObject *module, PyObject *args, PyObject *kwargs)
     sigaddset(&ours, SIGTERM);
     sigaddset(&ours, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &ours, &before); /* inherited by every thread from here on */
-    signal_fd = signalfd(-1, &ours, SFD_CLOEXEC);
+    signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
     quit_fd = eventfd(0, EFD_CLOEXEC);
     done_fd = eventfd(0, EFD_CLOEXEC);
 
@@ -195,6 +195,10 @@ static PyObject *run(PyObject *module, PyObject *args, PyObject *kwargs)
         fuse_session_destroy(session);
     fuse_opt_free_args(&arguments);
     nodes_close();
+    /* What asked for the end was answered: it must not come again with the old mask. */
+    struct signalfd_siginfo info;
+    while (read(signal_fd, &info, sizeof info) > 0)
+        ;
     close(signal_fd);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return result;

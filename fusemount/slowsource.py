@@ -155,7 +155,9 @@ class SlowSource(SlowSourceControl):
         return self._process.pid
 
     def start(self) -> None:
-        """Start the process and return once the mount can be used."""
+        """Start the process and return once the mount can be used; at most once at a time."""
+        if self._process is not None:
+            raise MountError(f"slow source {self.mountpoint}: already started")
         self._directory = tempfile.mkdtemp(prefix="slow-source-")
         self.control_path = os.path.join(self._directory, "control")
         self._log_path = os.path.join(self._directory, "log")

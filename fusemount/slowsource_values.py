@@ -69,9 +69,9 @@ OBJECT_STORE = Pace(latency_ms=10.0, stream_mbps=60.0, total_mbps=800.0)
 class Presentation:
     """How the tree is shown to the kernel.
 
-    Without `page_cache` every read of a client is a request (direct_io: MAP_SHARED is refused,
-    MAP_PRIVATE works). With `moving_inodes` a file is its name, and its number is given at the
-    lookup.
+    Without `page_cache` every read of a client is a request (direct_io); what is read through a
+    mapping is cached, and mapping shared needs Linux 6.6. With `moving_inodes` a file is its
+    name, and its number is given at the lookup.
     """
 
     attr_timeout_s: float = 1.0

@@ -36,7 +36,7 @@ _PROFILES = {"none": Pace(), "object-store": OBJECT_STORE}
 @click.option("--max-read-kib", type=int, default=1024, help="Largest READ, in KiB.")
 @click.option(
     "--page-cache/--no-page-cache",
-    help="Let the kernel keep what was read; without it MAP_SHARED mappings are refused.",
+    help="Let the kernel keep what was read; without it only mappings are cached.",
 )
 @click.option(
     "--readdirplus/--no-readdirplus",
