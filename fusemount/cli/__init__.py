@@ -18,6 +18,8 @@ _COMMANDS: dict[str, str] = {
     "umount": "fusemount.cli.umount",
     "status": "fusemount.cli.status",
     "slow-source": "fusemount.cli.slow_source",
+    "demo": "fusemount.cli.demo",
+    "bench": "fusemount.cli.bench",
 }
 
 
