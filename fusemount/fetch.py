@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from fusemount.identity import Version, version_of
+from fusemount.identity import Version, ask_version, version_of
 
 # Reads of the source at once. A stream of an object store gives tens of MB/s: 800 MB/s take
 # about 22 requests of 1 MiB at 60 MB/s and 10 ms at any time; a faster source needs more.
@@ -147,7 +147,10 @@ def _fill(job: Job) -> None:
             if got <= 0:
                 break
             job.filled += got
-        job.version = version_of(os.fstat(job.fd))
+        # Bytes that are missing may be the file's new end, which a remote source's cached status
+        # does not show yet.
+        is_whole = job.filled == size
+        job.version = version_of(os.fstat(job.fd)) if is_whole else ask_version(job.fd)
     except OSError as error:
         job.error = error.errno or errno.EIO
     except Exception:  # a defect of ours must not cost the thread; the reader gets EIO

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _AT_EMPTY_PATH = 0x1000
+_AT_STATX_FORCE_SYNC = 0x2000
+_STATX_BASIC_STATS = 0x7FF
 _HANDLE_BYTES = 128  # MAX_HANDLE_SZ
 _HANDLE_HEADER_BYTES = 8
 
@@ -74,6 +76,44 @@ class Found:
 def version_of(status: os.stat_result) -> Version:
     """The version that a status shows."""
     return Version(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class _StatxTime(ctypes.Structure):
+    _fields_ = (
+        ("seconds", ctypes.c_int64),
+        ("nanoseconds", ctypes.c_uint32),
+        ("reserved", ctypes.c_int32),
+    )
+
+
+class _Statx(ctypes.Structure):
+    _fields_ = (
+        ("before", ctypes.c_char * 40),  # mask, block size, attributes, links, owner, mode, number
+        ("size_bytes", ctypes.c_uint64),
+        ("blocks", ctypes.c_uint64),
+        ("attributes_mask", ctypes.c_uint64),
+        ("atime", _StatxTime),
+        ("btime", _StatxTime),
+        ("ctime", _StatxTime),
+        ("mtime", _StatxTime),
+        ("rest", ctypes.c_char * 128),
+    )
+
+
+def ask_version(fd: int) -> Version:
+    """The version of an open file as its server says now, past what this machine's kernel has
+    cached of its status; raises OSError.
+    """
+    found = _Statx()
+    flags = _AT_EMPTY_PATH | _AT_STATX_FORCE_SYNC
+    if _libc.statx(fd, b"", flags, _STATX_BASIC_STATS, ctypes.byref(found)):
+        raise OSError(ctypes.get_errno(), "statx")
+    mtime, ctime = found.mtime, found.ctime
+    return Version(
+        found.size_bytes,
+        mtime.seconds * 1_000_000_000 + mtime.nanoseconds,
+        ctime.seconds * 1_000_000_000 + ctime.nanoseconds,
+    )
 
 
 def filesystem_type(fd: int) -> int:
