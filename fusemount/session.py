@@ -147,7 +147,11 @@ class Session:
     async def _obey(self, cancel_scope: trio.CancelScope) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._link)
-            message, _ = receive_message(self._link)
+            message, fds = receive_message(self._link)
+            if message is not None and message["command"] == "log":
+                os.dup2(fds[0], 2)
+                os.close(fds[0])
+                continue
             if message is None:
                 # Nobody is left who would unmount.
                 _log.error("the supervisor is gone: unmounting %s", self._options.mountpoint)

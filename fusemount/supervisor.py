@@ -75,6 +75,9 @@ class Supervisor:
                 self._attach(link, listener, connection)
                 self._expect(link, worker, "serving")
                 self._announce()
+                # Leaving the terminal has changed where messages go, for the worker too: whoever
+                # waits for the end of the caller's standard error must not wait for the worker.
+                send_message(link, {"command": "log"}, [sys.stderr.fileno()])
                 notify_systemd("READY=1", f"STATUS=serving {self._options.mountpoint}")
                 return self._serve(link, worker)
             finally:

@@ -60,7 +60,7 @@ def _attributes_of(path: str) -> dict[str, bytes]:
 
 def digests(root: bytes, without: frozenset[bytes]) -> dict[bytes, str]:
     """SHA-256 of each regular file that is not large, nor empty in a directory `without`."""
-    return {path: digest for path, digest in _digests(root, without)}
+    return dict(_digests(root, without))
 
 
 def _digests(root: bytes, without: frozenset[bytes]) -> Iterator[tuple[bytes, str]]:
