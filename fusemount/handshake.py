@@ -158,8 +158,19 @@ def _mount_by_fusermount(request: MountRequest) -> int:
         if done.returncode:
             said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
             raise UsageError(f"cannot mount on {request.mountpoint}: {said}")
-        ours.settimeout(_INIT_DEADLINE_S)
-        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
+        try:
+            return _receive_descriptor(ours)
+        except BaseException:
+            unmount(request.mountpoint, privileged=False, detach=True)
+            raise
+
+
+def _receive_descriptor(link: socket.socket) -> int:
+    link.settimeout(_INIT_DEADLINE_S)
+    try:
+        _, ancillary, _, _ = link.recvmsg(1, socket.CMSG_SPACE(4))
+    except OSError as error:
+        raise MountError(f"fusermount3 mounted but its descriptor did not come: {error}") from error
     descriptors = array.array("i")
     for _, _, data in ancillary:
         descriptors.frombytes(data[: len(data) - len(data) % 4])
