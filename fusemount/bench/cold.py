@@ -118,7 +118,7 @@ def measure_cold(
         "size_bytes": size_bytes,
         "rounds": rounds,
         "rounds_kept": len(kept_rounds(rounds)),
-        "ways": [_describe(way, samples[way.key], samples[LIMIT]) for way in ways],
+        "ways": [describe_way(way, samples[way.key], samples[LIMIT]) for way in ways],
     }
 
 
@@ -153,8 +153,11 @@ def _measure(way: Way, source: str, workplace: str) -> Sample:
         )
 
 
-def _describe(way: Way, samples: list[Sample], limits: list[Sample]) -> dict[str, Any]:
-    """Ratios are taken within a round: what else the machine did then slowed both."""
+def describe_way(way: Way, samples: list[Sample], limits: list[Sample]) -> dict[str, Any]:
+    """The figures of one way; `limits` are the limit's samples of the same rounds.
+
+    Ratios are taken within a round: what else the machine did then slowed both.
+    """
     ratios = [
         sample.mb_per_s / limit.mb_per_s for sample, limit in zip(samples, limits, strict=True)
     ]

@@ -80,7 +80,8 @@ def read_steadily(path: str) -> dict[str, Any]:
     durations: list[float] = []
     passes = 0
     print("reading", flush=True)
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    ended = False
+    while not ended:
         with open(path, "rb", buffering=0) as file:
             while True:
                 started = time.perf_counter()
@@ -90,6 +91,7 @@ def read_steadily(path: str) -> dict[str, Any]:
                     break
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         passes += 1
+        ended = bool(select.select([sys.stdin], [], [], 0)[0])
     durations.sort()
     return {
         "reads": len(durations),
