@@ -105,13 +105,14 @@ def _load_mounted(model: SampleModel, mount: OwnMount, slow: SlowSource) -> dict
     loaded = run_loader(model.name, os.path.join(mount.mountpoint, model.path))
     after = _counters(model, mount.status())
     read_bytes, hit_bytes = (now - then for now, then in zip(after, before, strict=True))
+    missed_bytes = read_bytes - hit_bytes
     return {
         "seconds": loaded["seconds"],
         "checksum": loaded["checksum"],
         "source_bytes": slow.stats().bytes,
         "read_bytes": read_bytes,
         # What the mount is not even asked for, the kernel had: that is here as well.
-        "hit_ratio": round(hit_bytes / read_bytes, 4) if read_bytes else 1.0,
+        "hit_ratio": round(1 - missed_bytes / max(read_bytes, loaded["loaded_bytes"]), 4),
     }
 
 
