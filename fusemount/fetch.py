@@ -2,7 +2,8 @@
 
 Policy stays on the event loop: a job names a descriptor, a buffer and a range, a thread fills it,
 and the loop is told. A job's buffer belongs to its thread until the loop has taken the job back.
-Invariant: prefetch never holds the last threads, so that demand always finds one.
+Invariants: prefetch never holds the last threads, so that demand always finds one; neither does
+one file, so that the others go on while it hangs; for threads that a source keeps, others start.
 """
 
 import errno
@@ -10,7 +11,8 @@ import heapq
 import itertools
 import os
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,6 +25,14 @@ from fusemount.identity import Version, ask_version, version_of
 FETCH_THREADS = 64
 # Threads that only demand may use.
 _DEMAND_THREADS = 12
+# Reads of one file at once, so that a file that hangs leaves threads to the others ...
+FILE_THREADS = 52
+# ... and those of them that its prefetch leaves to its demand.
+_FILE_DEMAND_THREADS = 8
+# A read that takes so long hangs. It does not count among the threads ...
+_STUCK_S = 5.0
+# ... but there are no more than this.
+_MOST_THREADS = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +63,8 @@ class _Queued:
 class FetchThreads:
     """Runs jobs; `submit` from the event loop, which gets each job back by its `done`."""
 
-    def __init__(self, threads: int = FETCH_THREADS) -> None:
+    def __init__(self, threads: int = FETCH_THREADS, *, file_threads: int = FILE_THREADS) -> None:
+        """`threads` read at once, `file_threads` of them the same file."""
         self._threads = threads
         self._prefetch_threads = threads - min(_DEMAND_THREADS, threads // 2)
         self._token = trio.lowlevel.current_trio_token()
@@ -62,6 +73,13 @@ class FetchThreads:
         self._prefetch: list[_Queued] = []
         self._sequence = itertools.count()
         self._prefetching = 0
+        # By descriptor: reads that run, and jobs that wait until fewer of them do.
+        self._running: Counter[int] = Counter()
+        self._parked_demand: dict[int, deque[Job]] = {}
+        self._parked_prefetch: dict[int, deque[_Queued]] = {}
+        self._file_threads = file_threads
+        self._file_prefetch_threads = max(1, file_threads - _FILE_DEMAND_THREADS)
+        self._busy_since: dict[int, float] = {}
         # Threads that wait and that nobody has woken yet: one that was woken is spoken for.
         self._idle = 0
         self._started = 0
@@ -86,7 +104,7 @@ class FetchThreads:
                 heapq.heappush(self._prefetch, _Queued(rank, job))
             if self._idle:
                 self._wake_one()
-            elif self._started < self._threads:
+            elif self._started < self._threads or self._started < self._stuck() + self._threads:
                 self._started += 1
                 threading.Thread(
                     target=self._work, name=f"fetch-{self._started}", daemon=True
@@ -98,17 +116,65 @@ class FetchThreads:
             self._closed = True
             self._condition.notify_all()
 
+    def _stuck(self) -> int:
+        """Threads that a source keeps, as far as others may start for them."""
+        before = time.monotonic() - _STUCK_S
+        stuck = sum(since < before for since in self._busy_since.values())
+        return min(stuck, _MOST_THREADS - self._threads)
+
     def _next(self) -> Job | None:
         with self._condition:
             while not self._closed:
-                if self._demand:
-                    return self._demand.popleft()
-                if self._prefetch and self._prefetching < self._prefetch_threads:
-                    self._prefetching += 1
-                    return heapq.heappop(self._prefetch).job
+                job = self._take()
+                if job is not None:
+                    self._running[job.fd] += 1
+                    self._prefetching += not job.is_demand
+                    self._busy_since[threading.get_ident()] = time.monotonic()
+                    return job
                 self._idle += 1
                 self._condition.wait()
         return None
+
+    def _take(self) -> Job | None:
+        while self._demand:
+            job = self._demand.popleft()
+            if self._running[job.fd] < self._file_threads:
+                return job
+            self._parked_demand.setdefault(job.fd, deque()).append(job)
+        # Threads that were started for stuck ones serve prefetch as those did.
+        spare = self._prefetch_threads + max(0, self._started - self._threads)
+        while self._prefetch and self._prefetching < spare:
+            queued = heapq.heappop(self._prefetch)
+            if self._running[queued.job.fd] < self._file_prefetch_threads:
+                return queued.job
+            self._parked_prefetch.setdefault(queued.job.fd, deque()).append(queued)
+        return None
+
+    def _finish(self, job: Job) -> None:
+        """The job's thread is free, and jobs that waited for its file may run."""
+        fd = job.fd
+        with self._condition:
+            del self._busy_since[threading.get_ident()]
+            self._prefetching -= not job.is_demand
+            self._running[fd] -= 1
+            running = self._running[fd]
+            if not running:
+                del self._running[fd]
+            demand = self._parked_demand.get(fd)
+            while demand and running < self._file_threads:
+                self._demand.append(demand.popleft())
+                running += 1
+            prefetch = self._parked_prefetch.get(fd)
+            while prefetch and running < self._file_prefetch_threads:
+                heapq.heappush(self._prefetch, prefetch.popleft())
+                running += 1
+            if demand is not None and not demand:
+                del self._parked_demand[fd]
+            if prefetch is not None and not prefetch:
+                del self._parked_prefetch[fd]
+            # This thread takes the next job itself; another may be wanted for what was parked.
+            if self._idle and (self._demand or self._prefetch):
+                self._wake_one()
 
     def _wake_one(self) -> None:
         # It counts itself idle again before it next waits. Counting it out here and not when it
@@ -119,11 +185,7 @@ class FetchThreads:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             _fill(job)
-            if not job.is_demand:
-                with self._condition:
-                    self._prefetching -= 1
-                    if self._prefetch and self._idle:
-                        self._wake_one()
+            self._finish(job)
             self._finished.append(job)
             try:
                 self._token.run_sync_soon(self._deliver, idempotent=True)
