@@ -70,7 +70,8 @@ class Source:
         self.deadline_s = deadline_s
         self.identifier = Identifier()
         self.root_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.is_local = is_local_type(filesystem_type(self.root_fd))
+        self._filesystem_type = filesystem_type(self.root_fd)
+        self.is_local = is_local_type(self._filesystem_type)
         self.timeouts = 0
         self._wary_until = 0.0
         self._limiter = trio.CapacityLimiter(METADATA_THREADS)
@@ -81,16 +82,21 @@ class Source:
         return Found(status, self.identifier.find_open(self.root_fd, status))
 
     def reopen_root(self) -> bool:
-        """Open the root by its path again, as after a remount. False where it is the same mount."""
+        """Open the root by its path again, as after a remount.
+
+        False where it is the same mount, or a filesystem of another kind: then the source is not
+        mounted yet, and what lies below its mount point is not the source. Raises OSError.
+        """
         fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.stat(fd)
             if os.fstat(fd).st_dev == _device_of(self.root_fd):
                 return False
+            if filesystem_type(fd) != self._filesystem_type:
+                return False
             os.dup2(fd, self.root_fd, inheritable=False)
         finally:
             os.close(fd)
-        self.is_local = is_local_type(filesystem_type(self.root_fd))
         return True
 
     async def call(
