@@ -35,7 +35,9 @@ def ask(mountpoint: str, method: str, path: str) -> dict[str, Any]:
     try:
         connection.request(method, path)
         response = connection.getresponse()
-        document: dict[str, Any] = json.loads(response.read())
+        document = json.loads(response.read())
+        if not isinstance(document, dict):
+            raise ValueError("not a document")
     except (FileNotFoundError, ConnectionRefusedError):
         raise _not_served(mountpoint) from None
     except TimeoutError:
@@ -43,7 +45,8 @@ def ask(mountpoint: str, method: str, path: str) -> dict[str, Any]:
             f"the mount on {mountpoint} did not answer in {_TIMEOUT_S:.0f} s"
         ) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise MountError(f"the mount on {mountpoint} gave no answer: {error}") from error
+        said = " ".join(str(error).split())
+        raise MountError(f"the mount on {mountpoint} gave no answer: {said}") from error
     finally:
         connection.close()
     if response.status != http.client.OK:

@@ -214,7 +214,7 @@ def test_names_that_lead_in_a_circle_are_stale(run: Run) -> None:
 def test_tree_deeper_than_the_stack_is_opened(run: Run, root: Path) -> None:
     async def work(opened: Opened) -> None:
         node, fd = opened.table.root, os.dup(opened.source.root_fd)
-        for _ in range(1500):
+        for _ in range(1100):
             os.mkdir(b"z", dir_fd=fd)
             node = opened.table.remember(node, b"z", opened.source.find(fd, b"z"))
             below = os.open(b"z", os.O_PATH | os.O_CLOEXEC, dir_fd=fd)
