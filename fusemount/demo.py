@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -18,12 +19,14 @@ from fusemount.bench.measures import describe_machine, run_loader
 from fusemount.bench.mounts import OwnMount
 from fusemount.bench.workplace import mount_point
 from fusemount.errors import MountError, UsageError
-from fusemount.sample import make_sample
+from fusemount.sample import Sample, make_sample
 from fusemount.sample_loading import SAMPLE_MODELS, SampleModel
 from fusemount.slowsource import SlowSource
 from fusemount.slowsource_values import OBJECT_STORE
 
 _PHASES = ("cold", "again")
+# The mount lets the kernel keep no file that was written in the last 2 s.
+_SETTLED_S = 2.1
 
 
 def default_directory(size_mb: int) -> str:
@@ -55,6 +58,7 @@ def run_demo(
     """
     progress(f"sample of {size_mb} MB in {directory}")
     sample = make_sample(directory, size_mb)
+    _wait_until_settled(sample)
     with contextlib.ExitStack() as stack:
         workplace = os.path.realpath(tempfile.mkdtemp(prefix="fusemount-demo-"))
         stack.callback(shutil.rmtree, workplace)
@@ -97,6 +101,11 @@ def run_demo(
         "max_in_flight_bytes": status["source"]["max_in_flight_bytes"],
         "degraded": status["degraded"],
     }
+
+
+def _wait_until_settled(sample: Sample) -> None:
+    newest = max(os.stat(os.path.join(sample.directory, name)).st_mtime for name in sample.files)
+    time.sleep(min(_SETTLED_S, max(0.0, newest + _SETTLED_S - time.time())))
 
 
 def _load_mounted(model: SampleModel, mount: OwnMount, slow: SlowSource) -> dict[str, Any]:

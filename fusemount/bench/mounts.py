@@ -23,6 +23,8 @@ _START_DEADLINE_S = 30.0
 # The supervisor detaches a busy mount after 2 s and gives its worker 4 s at most.
 _STOP_DEADLINE_S = 15.0
 _POLL_S = 0.005
+# What a process says before it is ready, or why it is not.
+_LOG_BYTES = 65536
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -108,8 +110,9 @@ class ServedMount:
         return find_mount(os.fsencode(self.mountpoint)) is not None
 
     def _said(self) -> str:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace").strip()
+        # By position: the process writes where the shared offset stands.
+        said = os.pread(self._log.fileno(), _LOG_BYTES, 0)
+        return said.decode(errors="replace").strip()
 
     def _wait_until_ready(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + _START_DEADLINE_S

@@ -62,7 +62,7 @@ def test_a_cold_load_is_cold_and_the_next_one_is_not(document: dict[str, Any]) -
     for model in document["models"]:
         assert model["cold"]["source_bytes"] >= model["loaded_bytes"]
         assert 0 <= model["cold"]["hit_ratio"] <= 1
-        # The catalogue may still look at a small file; the weights are not fetched again.
+        # A small file may be looked at again; the weights are not.
         assert model["again"]["source_bytes"] < model["loaded_bytes"] // 100
         assert model["again"]["hit_ratio"] > 0.99
 
@@ -159,10 +159,7 @@ def test_a_planted_link_in_the_temporary_directory_is_refused(tmp_path: Path) ->
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_nothing(
-    sample: str, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+def test_ctrl_c_leaves_nothing(sample: str, tmp_path: Path) -> None:
     with subprocess.Popen(
         [*FUSEMOUNT, "demo", _SMALL, "--directory", sample],
         stdin=subprocess.DEVNULL,
@@ -171,9 +168,9 @@ def test_a_signal_leaves_nothing(
         env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as process:
         wait_for(lambda: len(_mounts_below(tmp_path)) == 2, "source and mount")
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
-    assert process.returncode == code, said
+    assert process.returncode == 130, said
     assert b"Traceback" not in said
     assert _mounts_below(tmp_path) == []
     assert list(tmp_path.iterdir()) == []

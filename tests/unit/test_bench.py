@@ -207,3 +207,16 @@ def test_a_signal_ends_in_order_and_a_second_one_waits(
             cleaned = True
     assert cleaned
     assert signal.getsignal(number) is before
+
+
+class _AskedAllTheTime(ServedMount):
+    def _is_ready(self) -> bool:
+        return "ready" in self._said()
+
+
+def test_what_a_file_system_says_is_read_beside_its_writing(tmp_path: Path) -> None:
+    script = "for i in $(seq 200); do printf %03d $i; sleep 0.001; done; exit 1"
+    mount = _AskedAllTheTime("peer", ["sh", "-c", script], str(tmp_path))
+    words = "".join(f"{number:03}" for number in range(1, 201))
+    with pytest.raises(MountError, match=f"^peer: {words}$"), mount:
+        pass
