@@ -6,7 +6,7 @@ import stat
 
 from fusemount.errors import UsageError
 from fusemount.handshake import FILESYSTEM_TYPE, device_problem
-from fusemount.mountinfo import find_mount
+from fusemount.mountinfo import find_mount, resolve_mountpoint
 
 
 def check_source(source: str) -> str:
@@ -37,12 +37,12 @@ def check_mountpoint(mountpoint: str, source: str, allow_nonempty: bool) -> str:
     """
     if not mountpoint:
         raise UsageError("the mount point is an empty name: give a directory")
-    path = os.path.realpath(mountpoint)
-    mount = find_mount(os.fsencode(path))
+    mount = find_mount(os.fsencode(resolve_mountpoint(mountpoint)))
     if mount is not None and mount.filesystem_type == FILESYSTEM_TYPE:
         raise UsageError(
             f"mount point {mountpoint} has a mount of fusemount already: fusemount umount it first"
         )
+    path = os.path.realpath(mountpoint)
     try:
         status = os.stat(path)
     except OSError as error:
@@ -80,7 +80,7 @@ def check_mountpoint(mountpoint: str, source: str, allow_nonempty: bool) -> str:
 
 
 def check_device() -> None:
-    """Raises UsageError where /dev/fuse cannot be opened."""
+    """Raises UsageError where /dev/fuse cannot be opened; fusermount3 opens it as this user too."""
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:

@@ -16,8 +16,9 @@ from fusemount.supervisor import Supervisor
 
 
 @click.command("mount")
-@click.argument("source", type=click.Path())
-@click.argument("mountpoint", type=click.Path())
+# Not click.Path: it looks at the path by itself, and a mount point may be one that does not answer.
+@click.argument("source")
+@click.argument("mountpoint")
 @click.option("--daemon", is_flag=True, help="Return once it is mounted, and serve on.")
 @click.option(
     "--config",

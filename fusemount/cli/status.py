@@ -14,7 +14,7 @@ from fusemount.mountinfo import resolve_mountpoint
 
 
 @click.command("status")
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint")  # not click.Path, which asks a mount that may not answer
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def command(mountpoint: str, as_json: bool) -> int:
     """Show what the mount on MOUNTPOINT read, fetched ahead and recommends, and why."""

@@ -19,7 +19,7 @@ _POLL_S = 0.02
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint")  # not click.Path, which asks a mount that may not answer
 def command(mountpoint: str) -> int:
     """Unmount MOUNTPOINT; a busy mount is detached after a short grace."""
     path = resolve_mountpoint(mountpoint)
