@@ -1,7 +1,7 @@
 """fusemount status: what a mount does and why."""
 
+import io
 import json
-import os
 import sys
 from typing import Any
 
@@ -23,6 +23,9 @@ def command(mountpoint: str, as_json: bool) -> int:
         json.dump(status, sys.stdout, indent=2)
         print()
         return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or file of another encoding than the names.
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(soft_wrap=True)
     _show_summary(console, status)
     _show_models(console, status["models"])
@@ -39,12 +42,16 @@ def _size(number: int) -> str:
     return f"{value:.1f} TiB"
 
 
-def _printable(path: str) -> Text:
-    """A path as it can be shown: names may hold anything."""
-    shown = os.fsencode(path).decode(errors="backslashreplace")
-    return Text(
-        "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
-    )
+def _printable(text: str) -> str:
+    """Text as it can be shown: names, and what is said of them, may hold anything."""
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    # Lone surrogates are how os.fsdecode spells bytes that are no text.
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def _show_summary(console: Console, status: dict[str, Any]) -> None:
@@ -78,24 +85,23 @@ def _show_summary(console: Console, status: dict[str, Any]) -> None:
     )
     for preload in status["preloads"]:
         line = Text("preload   ")
-        line.append_text(_printable(preload["model_id"]))
+        line.append(_printable(preload["model_id"]))
         line.append(f": {preload['state']}, {_size(preload['loaded_bytes'])}")
-        line.append(f" of {_size(preload['total_bytes'])} {preload['reason']}")
+        line.append(f" of {_size(preload['total_bytes'])} {_printable(preload['reason'])}")
         console.print(line)
     for problem in status["degraded"]:
-        console.print(Text(f"degraded  {problem}", style="yellow"))
+        console.print(Text(f"degraded  {_printable(problem)}", style="yellow"))
 
 
 def _line(head: str, path: str, rest: str) -> Text:
     line = Text(f"{head:<10}", style="bold")
-    line.append_text(_printable(path))
-    line.append(f"  {rest}")
+    line.append(f"{_printable(path)}  {_printable(rest)}")
     return line
 
 
 def _show_reasons(console: Console, reasons: list[str]) -> None:
     for reason in reasons:
-        console.print(Text(f"            {reason}", style="dim"))
+        console.print(Text(f"            {_printable(reason)}", style="dim"))
 
 
 def _show_models(console: Console, models: list[dict[str, Any]]) -> None:
