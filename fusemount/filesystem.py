@@ -99,7 +99,9 @@ class Filesystem:
         policy = self.policies.get(path, UNKNOWN)
         self._apply(content, policy)
         node.version = version
-        keeps_cache = node.cached_version == version
+        # There are no pages yet at the first open. To drop them then would drop what those who
+        # open it at the same moment have read.
+        keeps_cache = node.cached_version == version or not node.was_opened
         settled = time.time_ns() - version.mtime_ns > _SETTLED_NS
         node.cached_version = version if settled else None
         handle = FileHandle(

@@ -22,11 +22,13 @@ class FileHandle:
     path: str
     content: Content
     pid: int
+    # Its own window, and that of another reader of the same content whom it follows.
     readahead: Readahead
     priority: int
     is_local: bool
     # Whether the source's page cache can be asked without waiting; learnt from the first try.
     reads_cached: bool
+    followed: Readahead | None = None
     # False once released; a request that was waiting then must not take hold of anything.
     is_open: bool = True
 

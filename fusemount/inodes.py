@@ -32,8 +32,9 @@ class Node:
     handles: int = 0
     # Whether the optimizer was told that names in this directory are looked up.
     is_searched: bool = False
-    # The version whose pages the kernel may hold.
+    # The version whose pages the kernel may hold, if any since the node was opened first.
     cached_version: Version | None = None
+    was_opened: bool = False
 
     @property
     def is_directory(self) -> bool:
@@ -115,6 +116,7 @@ class InodeTable:
     def opened(self, node: Node) -> None:
         """A handle was opened on the node."""
         node.handles += 1
+        node.was_opened = True
 
     def released(self, node: Node) -> None:
         """A handle of the node was closed."""

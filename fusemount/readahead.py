@@ -52,6 +52,17 @@ class Readahead:
             self.window_bytes = first
         self._first_bytes = first
 
+    def continues(self, offset: int) -> bool:
+        """Whether a read at `offset` would be the next one in sequence, give or take."""
+        return (
+            self._position >= 0
+            and self._position - _SLACK_BYTES <= offset <= self._position + _SLACK_BYTES
+        )
+
+    def plan_again_from(self, offset: int) -> None:
+        """What was planned from `offset` on could not be fetched: plan it once more."""
+        self._planned = min(self._planned, offset)
+
     def forget_plan(self) -> None:
         """What was planned is lost, as where the file changed: plan from the reader on again."""
         self._planned = 0
@@ -63,7 +74,7 @@ class Readahead:
             return None
         if self._position < 0:
             self._restart(end)
-        elif self._position - _SLACK_BYTES <= offset <= self._position + _SLACK_BYTES:
+        elif self.continues(offset):
             self._advance(offset, end)
         else:
             self._jumps += 1

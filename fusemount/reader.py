@@ -21,7 +21,7 @@ from fusemount.handles import FileHandle
 from fusemount.handshake import MAX_REQUEST_BYTES
 from fusemount.identity import Found
 from fusemount.metrics import Metrics, Origin
-from fusemount.readahead import Plan
+from fusemount.readahead import Plan, Readahead
 from fusemount.store.content import UNIT_BYTES, Content, Extent, runs, units_mask
 from fusemount.store.extents import EXTENT_BYTES
 from fusemount.store.memory import MemoryStore, Need
@@ -162,15 +162,19 @@ class Reader:
         jobs: list[Job] = []
         plan: Plan | None = None
         if attempt == 0:
-            plan = handle.readahead.on_read(offset, end - offset, content.size_bytes)
-            if handle.readahead.is_random or not handle.readahead.window_bytes:
+            stream = _stream_of(handle, offset)
+            plan = stream.on_read(offset, end - offset, content.size_bytes)
+            is_alone = stream.is_random or not stream.window_bytes
+            if is_alone and not _is_coming(content, offset, end):
                 return await self._read_direct(handle, offset, end), Origin.SOURCE
+            if not is_alone:
+                content.stream = stream
         for _ in range(_WAITS):
             unfinished = self._demand(handle, offset, end, jobs)
             if unfinished is None:
                 return await self._read_direct(handle, offset, end), Origin.SOURCE
             if plan is not None:
-                self.prefetch(content, plan, handle.priority)
+                stream.plan_again_from(self.prefetch(content, plan, handle.priority))
                 plan = None
             if not unfinished:
                 view = self._view(content, offset, end)
@@ -210,22 +214,28 @@ class Reader:
         return unfinished
 
     def _plan(self, handle: FileHandle, offset: int, size: int) -> None:
-        plan = handle.readahead.on_read(offset, size, handle.content.size_bytes)
+        content = handle.content
+        stream = _stream_of(handle, offset)
+        plan = stream.on_read(offset, size, content.size_bytes)
+        if not stream.is_random:
+            content.stream = stream
         if plan is not None:
-            self.prefetch(handle.content, plan, handle.priority)
+            stream.plan_again_from(self.prefetch(content, plan, handle.priority))
 
     def prefetch(self, content: Content, plan: Plan, priority: int, need: Need = Need.AHEAD) -> int:
         """Fetch what of the plan is neither here nor on its way, as far as memory allows.
 
-        Never blocks. Returns the bytes asked for.
+        Never blocks. Returns the offset up to which memory sufficed.
         """
         asked = 0
+        covered = plan.end
         for index in range(plan.start // EXTENT_BYTES, (plan.end - 1) // EXTENT_BYTES + 1):
             extent = content.extents.get(index)
             if extent is None:
                 extent = self._store.make_extent(content, index, need)
                 if extent is None:
                     self._metrics.prefetch_refused += 1
+                    covered = max(plan.start, index * EXTENT_BYTES)
                     break
             base = index * EXTENT_BYTES
             mask = units_mask(max(plan.start - base, 0), min(plan.end - base, EXTENT_BYTES))
@@ -236,7 +246,7 @@ class Reader:
                     asked += len(job.buffer)
         content.counters.prefetched_bytes += asked
         self._metrics.prefetched_bytes += asked
-        return asked
+        return covered
 
     def _submit(self, extent: Extent, missing: int, priority: int, *, is_demand: bool) -> list[Job]:
         content = extent.content
@@ -376,8 +386,34 @@ class Reader:
         after.hold()
         handle.content = after
         handle.readahead.forget_plan()
+        handle.followed = None
         before.is_current = False
         before.release()
+
+
+def _stream_of(handle: FileHandle, offset: int) -> Readahead:
+    """The window that a read belongs to: the reader's, or another's whom it follows.
+
+    Of processes that load one file together the kernel lets each ask for some of it only, so that
+    alone each of them seems to jump.
+    """
+    for stream in (handle.followed or handle.readahead, handle.content.stream):
+        if stream is not None and stream.continues(offset):
+            handle.followed = None if stream is handle.readahead else stream
+            return stream
+    handle.followed = None
+    return handle.readahead
+
+
+def _is_coming(content: Content, offset: int, end: int) -> bool:
+    """Whether all of [offset, end) is here or on its way."""
+    for index in range(offset // EXTENT_BYTES, (end - 1) // EXTENT_BYTES + 1):
+        extent = content.extents.get(index)
+        base = index * EXTENT_BYTES
+        mask = units_mask(max(offset - base, 0), min(end - base, EXTENT_BYTES))
+        if extent is None or mask & ~(extent.present | extent.fetching):
+            return False
+    return True
 
 
 def _pieces(missing: int) -> Iterator[tuple[int, int]]:

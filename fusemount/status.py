@@ -146,7 +146,7 @@ class StatusReport:
         filesystem = self._filesystem
         open_windows: dict[str, int] = {}
         for handle in filesystem.handles.files():
-            window = handle.readahead.window_bytes
+            window = (handle.followed or handle.readahead).window_bytes
             open_windows[handle.path] = max(window, open_windows.get(handle.path, 0))
         described = []
         for path, counters in filesystem.metrics.files():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from fusemount.identity import Version
+from fusemount.readahead import Readahead
 from fusemount.store.extents import EXTENT_BYTES
 
 # What is fetched at least: a 4 KiB random read costs four times that, and an extent has 256.
@@ -98,6 +99,8 @@ class Content:
     keeps_prefetched: bool = False
     keeps_read: bool = False
     checked_at: float = 0.0
+    # The window of the reader that went on in sequence last.
+    stream: Readahead | None = None
 
     @property
     def size_bytes(self) -> int:

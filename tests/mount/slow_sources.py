@@ -46,7 +46,9 @@ def _clear(slow: SlowSource) -> None:
 
 def make_bytes(size: int, seed: object) -> bytes:
     """Bytes that are the same for the same seed, and nowhere alike for another place or seed."""
-    return random.Random(f"{seed}").randbytes(size)
+    source = random.Random(f"{seed}")
+    whole, rest = divmod(size, 64 * MIB)
+    return b"".join(map(source.randbytes, (*[64 * MIB] * whole, rest)))
 
 
 def write_file(path: Path, content: bytes, *, age_s: float = 60.0) -> None:
