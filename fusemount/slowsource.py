@@ -212,7 +212,8 @@ class SlowSource(SlowSourceControl):
             raise MountError(f"slow source {self.mountpoint}: {how}: {said}")
 
     def _command(self, lifeline_fd: int) -> list[str]:
-        command = [sys.executable, "-m", "fusemount", "slow-source", self.source, self.mountpoint]
+        command = [sys.executable, "-P", "-m", "fusemount", "slow-source"]
+        command += [self.source, self.mountpoint]
         command += ["--control", self.control_path, "--lifeline-fd", str(lifeline_fd)]
         for field, value in {**asdict(self._pace), **asdict(self._presentation)}.items():
             name = field.removesuffix("_s").replace("_", "-")

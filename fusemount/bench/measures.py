@@ -76,7 +76,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _run_module(module: str, *arguments: str) -> dict[str, Any]:
-    done = _run([sys.executable, "-m", module, *arguments])
+    done = _run([sys.executable, "-P", "-m", module, *arguments])
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 

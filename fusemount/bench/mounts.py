@@ -128,7 +128,7 @@ class OwnMount(ServedMount):
     def __init__(
         self, source: str, mountpoint: str, options: Sequence[str] = (), name: str = "fusemount"
     ) -> None:
-        command = [sys.executable, "-m", "fusemount", "mount", source, mountpoint, *options]
+        command = [sys.executable, "-P", "-m", "fusemount", "mount", source, mountpoint, *options]
         super().__init__(name, command, mountpoint)
 
     @property

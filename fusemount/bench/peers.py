@@ -43,7 +43,7 @@ PLAIN = Peer(
     "plain_pyfuse3",
     "plain pyfuse3",
     lambda source, mountpoint: [
-        *(sys.executable, "-m", "fusemount.bench.passthrough"),
+        *(sys.executable, "-P", "-m", "fusemount.bench.passthrough"),
         *(source, mountpoint),
     ],
 )

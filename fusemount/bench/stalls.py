@@ -81,7 +81,7 @@ def _reading(path: str) -> Iterator[dict[str, Any]]:
     """A reader that reads meanwhile; the mapping it yields holds its figures afterwards."""
     figures: dict[str, Any] = {}
     with subprocess.Popen(
-        [sys.executable, "-m", "fusemount.bench.readers", "steady", path],
+        [sys.executable, "-P", "-m", "fusemount.bench.readers", "steady", path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -220,3 +220,12 @@ def test_what_a_file_system_says_is_read_beside_its_writing(tmp_path: Path) -> N
     words = "".join(f"{number:03}" for number in range(1, 201))
     with pytest.raises(MountError, match=f"^peer: {words}$"), mount:
         pass
+
+
+def test_modules_of_the_current_directory_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('mine')")
+    write_folder(str(tmp_path / "folder"), 3)
+    monkeypatch.chdir(tmp_path)
+    assert run_reader("list", "folder")["entries"] == 3
