@@ -13,7 +13,6 @@ import pytest
 
 from fusemount.identity import Identifier
 from fusemount.slowsource import SlowSource
-from tests.mount.harness import start_mount
 from tests.mount.observation import (
     attributes,
     differences,
@@ -30,6 +29,7 @@ from tests.mount.sample_tree import (
     SPARSE_SIZE_BYTES,
     make_tree,
 )
+from tests.mount.shared_mounts import mount_in
 
 MANY = frozenset({b"many"})
 
@@ -77,20 +77,14 @@ def view(
             source = str(directory / "slow")
             os.mkdir(source)
             stack.enter_context(SlowSource(os.fsdecode(tree), source, latency_ms=1.0))
-        mountpoint = directory / "root"
-        mountpoint.mkdir()
         environment = {"FUSEMOUNT_NO_C_PART": "1"} if kind == "no C part" else {}
-        mount = start_mount(
-            source, str(mountpoint), log_path=str(directory / "log"), environment=environment
-        )
-        stack.callback(mount.finish)
-        mount.wait_until_ready()
+        mount = stack.enter_context(mount_in(directory, source, environment=environment))
         assert mount.status()["c_part"] == (kind != "no C part")
         fd = os.open(source, os.O_PATH | os.O_DIRECTORY)
         stable = Identifier().find_open(fd, os.fstat(fd)) is not None
         os.close(fd)
         assert not (stable and kind == "slow source")
-        yield View(tree, os.fsencode(mountpoint), stable)
+        yield View(tree, mount.path_bytes, stable)
 
 
 def test_tree_metadata_of_every_node_is_the_sources(view: View) -> None:
