@@ -51,6 +51,20 @@ def make_bytes(size: int, seed: object) -> bytes:
     return b"".join(map(source.randbytes, (*[64 * MIB] * whole, rest)))
 
 
+def make_gguf(size: int, seed: object) -> bytes:
+    """`make_bytes`, with the head by which the catalogue knows a model."""
+    return b"GGUF" + make_bytes(size - 4, seed)
+
+
+def forget_pages(path: str | os.PathLike[str]) -> None:
+    """Have the kernel drop its pages of a file: the next reads reach the mount."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
 def write_file(path: Path, content: bytes, *, age_s: float = 60.0) -> None:
     """Write a file that looks as if it had been left alone for `age_s` seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
