@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from fusemount.fetch import FetchThreads, Job
+from fusemount import fetch
+from fusemount.fetch import FILE_THREADS, FetchThreads, Job
 from fusemount.identity import version_of
 from tests.unit.fakes import wait_until
 
@@ -68,8 +69,8 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 class Fetching:
     """Threads with the jobs that they have finished."""
 
-    def __init__(self, threads: int, fd: int) -> None:
-        self.threads = FetchThreads(threads)
+    def __init__(self, threads: int, fd: int, file_threads: int = FILE_THREADS) -> None:
+        self.threads = FetchThreads(threads, file_threads=file_threads)
         self.finished: list[Job] = []
         self._fd = fd
         self._submitted = 0
@@ -101,9 +102,14 @@ def fetch_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("fetch-")]
 
 
-def run(threads: int, fd: int, work: Callable[[Fetching], Awaitable[None]]) -> None:
+def run(
+    threads: int,
+    fd: int,
+    work: Callable[[Fetching], Awaitable[None]],
+    file_threads: int = FILE_THREADS,
+) -> None:
     async def main() -> None:
-        fetching = Fetching(threads, fd)
+        fetching = Fetching(threads, fd, file_threads)
         try:
             await work(fetching)
         finally:
@@ -143,6 +149,15 @@ def test_failure_is_its_errno(tmp_path: Path, file_fd: int) -> None:
 
     run(2, file_fd, work)
     os.close(directory_fd)
+
+
+def test_short_fill_has_the_version_that_the_source_vouches_for(file_fd: int) -> None:
+    async def work(fetching: Fetching) -> None:
+        job = fetching.submit(4000, 1000)
+        await fetching.wait()
+        assert (job.filled, job.version) == (96, version_of(os.fstat(file_fd)))
+
+    run(1, file_fd, work)
 
 
 def test_defect_in_a_thread_is_eio_and_the_thread_goes_on(
@@ -251,6 +266,77 @@ def test_waiting_prefetch_goes_on_when_one_ends(file_fd: int, gate: Gate) -> Non
         await fetching.wait()
 
     run(4, file_fd, work)
+
+
+def test_file_that_hangs_leaves_threads_to_others(file_fd: int, gate: Gate) -> None:
+    other_fd = os.dup(file_fd)
+
+    async def work(fetching: Fetching) -> None:
+        for offset in range(6):
+            fetching.submit(offset)
+        await gate.wait_for(3)
+        for offset in range(10, 12):
+            fetching.submit(offset, fd=other_fd)
+        await gate.wait_for(5)
+        assert sorted(gate.began) == [0, 1, 2, 10, 11]
+        gate.open()
+        await fetching.wait()
+        assert sorted(gate.began) == [0, 1, 2, 3, 4, 5, 10, 11]
+
+    run(5, file_fd, work, file_threads=3)
+    os.close(other_fd)
+
+
+def test_prefetch_of_a_file_leaves_threads_to_its_demand(
+    file_fd: int, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_FILE_DEMAND_THREADS", 2)
+
+    async def work(fetching: Fetching) -> None:
+        for offset in range(6):
+            fetching.submit(offset, demand=False)
+        await gate.wait_for(2)
+        for offset in range(10, 13):
+            fetching.submit(offset)
+        await gate.wait_for(4)
+        assert sorted(gate.began) == [0, 1, 10, 11]
+        gate.open()
+        await fetching.wait()
+
+    run(12, file_fd, work, file_threads=4)
+
+
+def test_jobs_that_waited_for_their_file_go_on_in_order(file_fd: int, gate: Gate) -> None:
+    async def work(fetching: Fetching) -> None:
+        for offset in range(5):
+            fetching.submit(offset)
+            await gate.wait_for(min(offset + 1, 1))
+        for offset in range(4):
+            gate.let_pass(offset)
+            await gate.wait_for(offset + 2)
+        gate.open()
+        await fetching.wait()
+        assert gate.began == [0, 1, 2, 3, 4]
+
+    run(4, file_fd, work, file_threads=1)
+
+
+def test_others_start_for_threads_that_hang(
+    file_fd: int, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_STUCK_S", 0.02)
+
+    async def work(fetching: Fetching) -> None:
+        for offset in range(2):
+            fetching.submit(offset)
+        await gate.wait_for(2)
+        await trio.sleep(0.03)
+        fetching.submit(2)
+        await gate.wait_for(3)
+        gate.open()
+        await fetching.wait()
+
+    run(2, file_fd, work)
 
 
 def test_burst_after_a_pause_runs_at_once_and_not_behind_one_idle_thread(

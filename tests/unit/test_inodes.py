@@ -67,6 +67,16 @@ def test_directory_stays_while_a_child_hangs_on_it(table: InodeTable) -> None:
     assert len(table) == 1
 
 
+def test_file_with_two_names_lets_both_its_directories_go(table: InodeTable) -> None:
+    parents = [look_up(table, table.root, name, make_directory(name)) for name in (b"a", b"b")]
+    for parent in parents:
+        node = look_up(table, parent, b"x", make_found(identity=FILE_A))
+        table.forget(parent.inode, 1)
+    assert len(table) == 4
+    table.forget(node.inode, 2)
+    assert len(table) == 1
+
+
 def test_whole_chain_goes_with_its_last_node(table: InodeTable) -> None:
     node = table.root
     for depth in range(5000):  # deeper than the interpreter's stack

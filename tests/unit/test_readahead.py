@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,3 +203,44 @@ def test_advice_of_zero_stops_a_running_reader() -> None:
     readahead.on_read(0, MIB, FILE_BYTES)
     readahead.set_first_window(0)
     assert all(readahead.on_read(n * MIB, MIB, FILE_BYTES) is None for n in range(1, 20))
+
+
+@pytest.mark.parametrize(
+    ("offset", "continues"),
+    [
+        (10 * MIB - SLACK_BYTES - 1, False),
+        (10 * MIB - SLACK_BYTES, True),
+        (10 * MIB, True),
+        (10 * MIB + SLACK_BYTES, True),
+        (10 * MIB + SLACK_BYTES + 1, False),
+    ],
+)
+def test_read_about_the_position_continues_the_stream(offset: int, continues: bool) -> None:
+    readahead = Readahead(MIB)
+    readahead.on_read(9 * MIB, MIB, FILE_BYTES)
+    assert readahead.continues(offset) is continues
+
+
+def test_nothing_continues_a_stream_that_has_not_begun() -> None:
+    assert not Readahead(MIB).continues(0)
+
+
+def test_what_could_not_be_fetched_is_planned_again() -> None:
+    readahead = Readahead(8 * MIB)
+    assert readahead.on_read(0, MIB, FILE_BYTES) == Plan(MIB, 9 * MIB)
+    readahead.plan_again_from(4 * MIB)
+    assert readahead.on_read(MIB, MIB, FILE_BYTES) == Plan(4 * MIB, 10 * MIB)
+
+
+def test_plan_that_was_covered_is_not_planned_again() -> None:
+    readahead = Readahead(8 * MIB)
+    readahead.on_read(0, MIB, FILE_BYTES)
+    readahead.plan_again_from(20 * MIB)
+    assert readahead.on_read(MIB, 2 * MIB, FILE_BYTES) == Plan(9 * MIB, 11 * MIB)
+
+
+def test_lost_plan_is_planned_again_from_the_reader_on() -> None:
+    readahead = Readahead(8 * MIB)
+    readahead.on_read(0, MIB, FILE_BYTES)
+    readahead.forget_plan()
+    assert readahead.on_read(MIB, MIB, FILE_BYTES) == Plan(2 * MIB, 10 * MIB)

@@ -232,20 +232,23 @@ def test_entry_that_went_meanwhile_is_left_out(root: Path, monkeypatch: pytest.M
     run(root, work)
 
 
+@pytest.mark.parametrize(("fresh_s", "size_bytes"), [(0.0, 18), (1000.0, 5)])
 def test_status_found_long_before_it_is_asked_for_is_found_anew(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, fresh_s: float, size_bytes: int
 ) -> None:
+    monkeypatch.setattr(tree_module, "_LISTING_FRESH_S", fresh_s)
+    (root / "d" / "other").write_bytes(b"first")
+    (root / "d" / "link").unlink()
+
     async def work(tree: Mounted) -> None:
-        monkeypatch.setattr(tree_module, "_LISTING_FRESH_S", 0.0)
         handle = DirectoryHandle(1, await tree.walk("d"))
         await tree.list(handle, 0)
-        assert handle.names is not None
-        index = handle.names.index(b"file")
-        (root / "d" / "file").write_bytes(b"longer than before")
-        await tree.list(handle, index)
-        found = handle.found[index]
+        for name in ("file", "other"):
+            (root / "d" / name).write_bytes(b"longer than before")
+        await tree.list(handle, 1)
+        found = handle.found[1]
         assert found is not None
-        assert found.status.st_size == 18
+        assert found.status.st_size == size_bytes
 
     run(root, work)
 
