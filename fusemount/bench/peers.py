@@ -30,6 +30,7 @@ def _rclone(*options: str) -> Callable[[str, str], list[str]]:
         "rclone",
         "mount",
         "--read-only",
+        "--config=",  # none: or a directory for it is made in the user's home
         *options,
         source,
         mountpoint,
