@@ -149,8 +149,9 @@ class Session:
             await trio.lowlevel.wait_readable(self._link)
             message, fds = receive_message(self._link)
             if message is not None and message["command"] == "log":
-                os.dup2(fds[0], 2)
-                os.close(fds[0])
+                for fd in fds:  # none where descriptors are exhausted
+                    os.dup2(fd, 2)
+                    os.close(fd)
                 continue
             if message is None:
                 # Nobody is left who would unmount.
