@@ -106,19 +106,25 @@ class Tree:
         """
 
         async def open_at(directory: Directory, name: bytes) -> tuple[int, Found, bool]:
-            fd = await self._source.call(
-                directory.is_local, open_file, directory.fd, name, discard=os.close
+            # In one go: a source that hangs in between holds up its thread, which closes then,
+            # and not the event loop. Closing waits for the daemon of a FUSE source.
+            fd, found = await self._source.call(
+                directory.is_local, self._open_and_find, directory.fd, name, discard=_close_first
             )
-            try:
-                found = await self._source.call(directory.is_local, self._source.find_open, fd)
-                if not stat.S_ISREG(found.status.st_mode) or not is_same(node, found):
-                    raise StaleNodeError(f"node {node.inode}")
-            except BaseException:
-                os.close(fd)
-                raise
+            if not stat.S_ISREG(found.status.st_mode) or not is_same(node, found):
+                await self._source.call(directory.is_local, os.close, fd)
+                raise StaleNodeError(f"node {node.inode}")
             return fd, found, directory.is_local
 
         return await self._at_each_place(node, open_at)
+
+    def _open_and_find(self, directory_fd: int, name: bytes) -> tuple[int, Found]:
+        fd = open_file(directory_fd, name)
+        try:
+            return fd, self._source.find_open(fd)
+        except BaseException:
+            os.close(fd)
+            raise
 
     async def read_link(self, node: Node) -> bytes:
         """A symbolic link's text, verbatim."""
@@ -243,3 +249,7 @@ class Tree:
                 raise
         self.directories.drop_all()
         return await work()
+
+
+def _close_first(opened: tuple[int, Found]) -> None:
+    os.close(opened[0])
