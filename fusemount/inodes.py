@@ -73,36 +73,38 @@ class InodeTable:
         """The node for what was found at a place: the known one if it is that, else a new one."""
         place = (parent.inode, name)
         known = self._by_name.get(place)
-        if known is not None:
-            if is_same(known, found):
-                if known.names[0] != (parent, name):
-                    known.names.remove((parent, name))
-                    known.names.insert(0, (parent, name))
-                self._refresh(known, found)
-                return known
-            self.detach(parent, name)
+        if known is not None and is_same(known, found):
+            if known.names[0] != (parent, name):
+                known.names.remove((parent, name))
+                known.names.insert(0, (parent, name))
+            self._refresh(known, found)
+            return known
+        # Counted before older places go, which must not take the parent or the node along: where
+        # names lead in a circle, each may be all that keeps the other.
+        parent.children += 1
+        self.detach(parent, name)
         node = self._by_identity.get(found.identity) if found.identity is not None else None
         if node is None or node.kind != found.kind:
             node = self._add(found)
         elif node.is_directory:
             # A directory has one place: the older ones are from before it was renamed.
+            node.lookups += 1
             for old_parent, old_name in list(node.names):
-                self.detach(old_parent, old_name, keep=True)
+                self.detach(old_parent, old_name)
+            node.lookups -= 1
         self._refresh(node, found)
         self._by_name[place] = node
         node.names.insert(0, (parent, name))
-        parent.children += 1
         return node
 
-    def detach(self, parent: Node, name: bytes, keep: bool = False) -> None:
-        """Forget that a place leads to a node. `keep`: the node is about to get a new place."""
+    def detach(self, parent: Node, name: bytes) -> None:
+        """Forget that a place leads to a node."""
         node = self._by_name.pop((parent.inode, name), None)
         if node is None:
             return
         node.names = [place for place in node.names if place != (parent, name)]
         parent.children -= 1
-        if not keep:
-            self._drop_unused(node)
+        self._drop_unused(node)
         self._drop_unused(parent)
 
     def forget(self, inode: int, lookups: int) -> None:

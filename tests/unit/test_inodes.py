@@ -152,6 +152,18 @@ def test_paths_that_lead_in_a_circle_are_unknown(table: InodeTable) -> None:
     assert table.path_of(inner) is None
 
 
+def test_directory_that_only_a_circle_kept_is_found_again(table: InodeTable) -> None:
+    outer = look_up(table, table.root, b"a", make_directory(b"a"))
+    inner = look_up(table, outer, b"b", make_directory(b"b"))
+    look_up(table, inner, b"a", make_directory(b"a"))
+    table.forget(outer.inode, 2)
+    table.forget(inner.inode, 1)
+    found = look_up(table, table.root, b"b", make_directory(b"b"))
+    assert table.get(found.inode) is found
+    table.forget(found.inode, 1)
+    assert len(table) == 1
+
+
 @pytest.mark.parametrize(
     ("known", "handles", "found", "same"),
     [
