@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from fusemount.errors import StaleNodeError
 from fusemount.feed import Feed, RawEvent
 from fusemount.fetch import FetchThreads
 from fusemount.handles import DirectoryHandle, FileHandle, Handles
@@ -77,11 +78,17 @@ class Filesystem:
         handles = self.handles.of_node(node)
         if not handles:
             return await self.tree.status(node)
-        found = await self.reader.revalidate(handles[0])
-        for handle in handles[1:]:
-            if handle.content.key == handles[0].content.key:
-                self.reader.adopt(handle, found)
-        return found
+        # The latest first: the source of older ones may have been remounted since.
+        for asked in reversed(handles.copy()):
+            try:
+                found = await self.reader.revalidate(asked)
+            except StaleNodeError:
+                continue
+            for handle in handles:
+                if handle is not asked and handle.content.key == asked.content.key:
+                    self.reader.adopt(handle, found)
+            return found
+        return await self.tree.status(node)
 
     async def open(self, inode: int, pid: int) -> tuple[FileHandle, bool]:
         """Open a regular file for the process `pid`: its handle, and whether the kernel's pages

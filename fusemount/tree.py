@@ -30,7 +30,7 @@ from fusemount.source import (
 Answer = TypeVar("Answer")
 
 # What a source that went away says, until it is opened again.
-GONE = frozenset({errno.ENOTCONN, errno.ESHUTDOWN, errno.ENXIO})
+GONE = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ENXIO})
 # Names that lead nowhere or elsewhere now.
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 # Entries of a directory whose status is found in one go.
