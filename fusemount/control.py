@@ -17,7 +17,9 @@ from fusemount.catalog import Catalog
 from fusemount.config import Configuration
 from fusemount.feed import Feed, RawEvent
 from fusemount.formats.model import Model
+from fusemount.handles import Listing
 from fusemount.policy import FilePolicy
+from fusemount.source_tree import entries_of
 from optimizer import AccessEvent, AccessKind, ModelAccessOptimization, ServingOptimizer
 
 _log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class Control:
         self._publish = publish
         self._make_optimizer = make_optimizer
         self._optimizer: ServingOptimizer | None = None
-        self._directories: queue.Queue[str] = queue.Queue(_DIRECTORIES)
+        self._directories: queue.Queue[tuple[str, Listing | None]] = queue.Queue(_DIRECTORIES)
         self._looked_at: dict[str, float] = {}
         self._registered: dict[str, Model] = {}
         self._preloaded: dict[str, Model] = {}
@@ -85,8 +87,8 @@ class Control:
         self._stopping.set()
         self._feed.wake.set()
 
-    def look_into(self, directory: str) -> None:
-        """A directory was opened or searched: models may be in it. Never blocks."""
+    def look_into(self, directory: str, listing: Listing | None = None) -> None:
+        """A directory was listed or searched: models may be in it. Never blocks."""
         now = time.monotonic()
         if now - self._looked_at.get(directory, -_REVISIT_S) < _REVISIT_S:
             return
@@ -94,7 +96,7 @@ class Control:
             self._looked_at.clear()
         self._looked_at[directory] = now
         try:
-            self._directories.put_nowait(directory)
+            self._directories.put_nowait((directory, listing))
         except queue.Full:
             return
         self._feed.wake.set()
@@ -138,10 +140,12 @@ class Control:
     def _look(self, touched: set[str]) -> None:
         while True:
             try:
-                directory = self._directories.get_nowait()
+                directory, listing = self._directories.get_nowait()
             except queue.Empty:
                 break
-            for model in self._catalog.visit(directory):
+            # What the kernel was told need not be asked of the source again.
+            entries = None if listing is None else entries_of(listing)
+            for model in self._catalog.visit(directory, entries):
                 self._register(model, touched)
         for model_id in self._catalog.take_removed():
             self._forget(model_id)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from fusemount.errors import StaleNodeError
 from fusemount.feed import Feed, RawEvent
 from fusemount.fetch import FetchThreads
-from fusemount.handles import DirectoryHandle, FileHandle, Handles
+from fusemount.handles import DirectoryHandle, FileHandle, Handles, Listing
 from fusemount.identity import Found
 from fusemount.inodes import Node
 from fusemount.metrics import Metrics
@@ -60,8 +60,9 @@ class Filesystem:
         )
         # What the optimizer advises for each file, by path.
         self.policies: dict[str, FilePolicy] = {}
-        # Told each directory that is listed, and once that it is searched; set by the session.
-        self.on_directory: Callable[[str], None] = lambda _path: None
+        # Told each directory that was listed, with its entries, and once that one is searched,
+        # without; set by the session.
+        self.on_directory: Callable[[str, Listing | None], None] = lambda _path, _listing: None
         self._closer = _Closer()
 
     async def lookup(self, parent_inode: int, name: bytes) -> tuple[Node, Found]:
@@ -70,7 +71,7 @@ class Filesystem:
         parent = self.tree.inodes.get(parent_inode)
         node, found = await self.tree.lookup(parent, name)
         if not parent.is_searched:
-            self._look_into(parent)
+            self._look_into(parent, None)
         return node, found
 
     async def status(self, node: Node) -> Found:
@@ -198,7 +199,6 @@ class Filesystem:
         node = self.tree.inodes.get(inode)
         directory = await self.tree.directories.open(node)
         directory.release()
-        self._look_into(node)
         self.metrics.directories_listed += 1
         return self.handles.add_directory(node).fh
 
@@ -218,6 +218,9 @@ class Filesystem:
             if start >= len(handle.found) or any(handle.found[start:]):
                 break
             start = len(handle.found)
+        if handle.is_whole and not handle.is_told:
+            handle.is_told = True
+            self._look_into(handle.node, Listing(tuple(handle.names or ()), tuple(handle.found)))
         dots = []
         if position == 0:
             dots.append((handle.node, b".", await self.status(handle.node), 1))
@@ -237,11 +240,11 @@ class Filesystem:
                 node = self.tree.remember(handle.node, name, found)
                 yield node, name, found, index + 3
 
-    def _look_into(self, node: Node) -> None:
+    def _look_into(self, node: Node, listing: Listing | None) -> None:
         path = self.tree.inodes.path_of(node)
         if path is not None:
             node.is_searched = True
-            self.on_directory(os.fsdecode(path))
+            self.on_directory(os.fsdecode(path), listing)
 
     def _emit_read(
         self,

@@ -33,6 +33,14 @@ class FileHandle:
     is_open: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A directory's entries as they were listed: names, and what each is or None if it is gone."""
+
+    names: tuple[bytes, ...]
+    found: tuple[Found | None, ...]
+
+
 @dataclass(slots=True, eq=False)
 class DirectoryHandle:
     """One open directory: its names as they were at the last rewind, and what is known of them."""
@@ -43,6 +51,13 @@ class DirectoryHandle:
     found: list[Found | None] = field(default_factory=list)
     # When the last of `found` were asked for, on the monotonic clock.
     found_at: float = 0.0
+    # Whether the optimizer was told what was listed.
+    is_told: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every name's status is known."""
+        return self.names is not None and len(self.found) >= len(self.names)
 
 
 class Handles:

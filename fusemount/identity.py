@@ -133,7 +133,10 @@ class _Buffers(threading.local):
     def __init__(self) -> None:
         self.handle = ctypes.create_string_buffer(_HANDLE_HEADER_BYTES + _HANDLE_BYTES)
         self.room = ctypes.c_uint.from_buffer(self.handle)
+        self.address = ctypes.addressof(self.handle)
         self.mount_id = ctypes.c_int()
+        # Made once: a listing asks for thousands.
+        self.arguments = (self.handle, ctypes.byref(self.mount_id))
 
 
 class Identifier:
@@ -175,12 +178,9 @@ class Identifier:
 
     def _handle(self, directory_fd: int, name: bytes, flags: int, device: int) -> bytes | None:
         buffers = self._buffers
-        handle = buffers.handle
-        buffers.room.value = _HANDLE_BYTES
-        failed = _libc.name_to_handle_at(
-            directory_fd, name, handle, ctypes.byref(buffers.mount_id), flags
-        )
-        if failed:
+        room = buffers.room
+        room.value = _HANDLE_BYTES
+        if _libc.name_to_handle_at(directory_fd, name, *buffers.arguments, flags):
             return None
-        used = _HANDLE_HEADER_BYTES + int(buffers.room.value)
-        return device.to_bytes(8, "little") + handle.raw[4:used]
+        # Type and handle, behind the length.
+        return device.to_bytes(8, "little") + ctypes.string_at(buffers.address + 4, 4 + room.value)

@@ -8,6 +8,7 @@ import os
 import stat
 
 from fusemount.formats.entries import EntryKind, TreeEntry
+from fusemount.handles import Listing
 
 _KINDS = {
     stat.S_IFREG: EntryKind.FILE,
@@ -16,6 +17,20 @@ _KINDS = {
 }
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def entries_of(listing: Listing) -> list[TreeEntry]:
+    """A listing of the mount as the catalogue takes it."""
+    return [
+        TreeEntry(
+            os.fsdecode(name),
+            _KINDS.get(found.kind, EntryKind.OTHER),
+            found.status.st_size,
+            found.status.st_mtime_ns,
+        )
+        for name, found in zip(listing.names, listing.found, strict=True)
+        if found is not None
+    ]
 
 
 class SourceTree:

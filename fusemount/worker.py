@@ -4,6 +4,7 @@ It says over the link when it has imported everything, is then given the connect
 """
 
 import base64
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,9 @@ import sys
 from fusemount.errors import MountError, UsageError
 from fusemount.interpose import load_interposer
 from fusemount.link import receive_message, send_message
+
+# Objects between two collections; Python's own 700 would make one for each 200 entries listed.
+_COLLECT_AFTER = 50_000
 
 
 def run(link: socket.socket) -> int:
@@ -26,6 +30,10 @@ def run(link: socket.socket) -> int:
         reason = f"libfuse 3 cannot be loaded ({error}): install the package libfuse3-3"
         send_message(link, {"state": "failed", "reason": reason, "usage": True})
         return 1
+    # The tables hold many small objects for long; the collector need not walk them at every
+    # listing, and what was imported never.
+    gc.set_threshold(_COLLECT_AFTER, 20, 50)
+    gc.freeze()
     send_message(link, {"state": "imported"})
     attach, fds = receive_message(link)
     if attach is None or attach["command"] != "attach":

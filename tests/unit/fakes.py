@@ -3,11 +3,12 @@
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import trio
 
 from fusemount.catalog import Format, Framework, Model, ModelFile, Problem
+from fusemount.formats.entries import TreeEntry
 from fusemount.formats.model import FileRole, make_model
 from fusemount.identity import Found
 from optimizer import AccessEvent, ModelServingInfo, ServingOptimizer
@@ -95,7 +96,7 @@ class FakeCatalog:
             raise RuntimeError("top")
         yield self.top
 
-    def visit(self, directory: str) -> list[Model]:
+    def visit(self, directory: str, entries: Sequence[TreeEntry] | None = None) -> list[Model]:
         self.visits.append(directory)
         if directory in self.failing:
             raise RuntimeError(directory)
