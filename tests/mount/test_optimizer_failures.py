@@ -6,6 +6,7 @@ Failures are put into the worker by a `sitecustomize` module on its PYTHONPATH.
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,12 @@ from tests.mount.harness import MountedTree
 from tests.mount.slow_sources import MIB, make_gguf, read_whole, wait_until, write_file
 
 _SIZE = 3 * MIB
+
+
+def _long(*values: str) -> Any:
+    """A case for the long run: it takes the same way as one of the quick run."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
 
 # Patches a module's attribute as soon as that module is imported: what patches runs at start.
 _WHEN_IMPORTED = """
@@ -74,10 +81,12 @@ def _check_reads(tree: MountedTree) -> None:
     ("module", "body", "failing"),
     [
         ("optimizer.optimizer", "module.ServingOptimizer.__init__ = fail", "start"),
-        ("optimizer.optimizer", "module.ServingOptimizer.register_model = fail", "start"),
+        _long("optimizer.optimizer", "module.ServingOptimizer.register_model = fail", "start"),
         ("optimizer.optimizer", "module.ServingOptimizer.observe = fail", "observe"),
-        ("optimizer.optimizer", "module.ServingOptimizer.get_serving_metrics = fail", "recommend"),
-        ("optimizer.optimizer", "module.ServingOptimizer.is_round_due = fail", "round"),
+        _long(
+            "optimizer.optimizer", "module.ServingOptimizer.get_serving_metrics = fail", "recommend"
+        ),
+        _long("optimizer.optimizer", "module.ServingOptimizer.is_round_due = fail", "round"),
         (
             "optimizer.optimizer",
             "module.ServingOptimizer.is_round_due = lambda self: True\n"
@@ -90,8 +99,8 @@ def _check_reads(tree: MountedTree) -> None:
             "recommend",
         ),
         ("fusemount.catalog", "module.Catalog.visit = fail", "catalogue"),
-        ("fusemount.catalog", "module.Catalog.visit_top = fail", "start"),
-        ("fusemount.catalog", "module.Catalog.model_of = fail", "observe"),
+        _long("fusemount.catalog", "module.Catalog.visit_top = fail", "start"),
+        _long("fusemount.catalog", "module.Catalog.model_of = fail", "observe"),
     ],
 )
 def test_failure_changes_nothing_for_readers_and_shows_in_status(
@@ -112,9 +121,9 @@ def test_failure_changes_nothing_for_readers_and_shows_in_status(
     "event",
     [
         "None",
-        "event._replace(path=None)",
-        "event._replace(size='many')",
-        "event._replace(kind=None)",
+        _long("event._replace(path=None)"),
+        _long("event._replace(size='many')"),
+        _long("event._replace(kind=None)"),
         "event._replace(timestamp=float('nan'), offset=-1)",
     ],
 )

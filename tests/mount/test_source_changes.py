@@ -102,7 +102,13 @@ def test_fresh_open_shows_bytes_changed_in_place_at_once(
         os.close(fd)
 
 
-@pytest.mark.parametrize("left", [0, 1000, 4096, 2 * MIB])
+@pytest.mark.parametrize(
+    "left",
+    [
+        1000,
+        *(pytest.param(left, marks=pytest.mark.long) for left in (0, 4096, 2 * MIB)),
+    ],
+)
 def test_truncated_open_file_has_no_bytes_past_its_end(
     changing: Callable[..., Changing], tmp_path: Path, left: int
 ) -> None:
@@ -190,7 +196,10 @@ def test_mapping_keeps_what_is_left_of_a_truncated_file(
         assert reader.wait(20) == 0
 
 
-@pytest.mark.parametrize("before", [0, 1000, MIB])
+@pytest.mark.parametrize(
+    "before",
+    [1000, *(pytest.param(before, marks=pytest.mark.long) for before in (0, MIB))],
+)
 def test_open_file_shows_what_was_appended(
     changing: Callable[..., Changing], tmp_path: Path, before: int
 ) -> None:
