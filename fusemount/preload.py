@@ -7,7 +7,9 @@ prefetch. What does not fit in memory is left to the reader; status says how far
 import logging
 import os
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -17,14 +19,14 @@ from fusemount.formats.model import Model
 from fusemount.policy import UNKNOWN
 from fusemount.readahead import Plan
 from fusemount.source_tree import SourceTree
-from fusemount.store.content import Content
+from fusemount.store.content import Content, Extent
 from fusemount.store.extents import EXTENT_BYTES
 from fusemount.store.memory import Need
 
 _log = logging.getLogger(__name__)
 
-# Extents on their way for preloading: 128 MiB, as many streams as fill a fast source.
-_EXTENTS_IN_FLIGHT = 32
+# Fetches of 1 MiB on their way, at which preloading waits: as many streams as fill a fast source.
+_FETCHES_IN_FLIGHT = 64
 # Below the priority of any reader (the optimizer's start at 0).
 _PRIORITY = -1
 _POLL_S = 0.005
@@ -110,9 +112,7 @@ class Preloader:
     async def _fill(self, content: Content, progress: PreloadProgress) -> bool:
         count = -(-content.size_bytes // EXTENT_BYTES)
         for index in range(count):
-            while self._filesystem.fetch.in_flight >= _EXTENTS_IN_FLIGHT:  # noqa: ASYNC110
-                # Any reader's fetch counts too: there is no one event to wait for.
-                await trio.sleep(_POLL_S)
+            await self._in_time(self._room)
             start = index * EXTENT_BYTES
             plan = Plan(start, min(start + EXTENT_BYTES, content.size_bytes))
             self._filesystem.reader.prefetch(content, plan, _PRIORITY, Need.PRELOAD)
@@ -120,8 +120,7 @@ class Preloader:
                 progress.reason = "no memory left for it"
                 return False
         for extent in list(content.extents.values()):
-            while extent.fetching:
-                await extent.wait()
+            await self._in_time(partial(_arrival, extent))
         if not content.is_current:
             progress.reason = "the file changed while it was loaded"
             return False
@@ -135,3 +134,20 @@ class Preloader:
             return False
         progress.loaded_bytes += content.size_bytes
         return True
+
+    async def _in_time(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait within the source's deadline; a hung file must not hold up the other models."""
+        with trio.move_on_after(self._filesystem.source.deadline_s) as scope:
+            await wait()
+        if scope.cancelled_caught:
+            raise SourceTimeoutError("the source did not answer in time")
+
+    async def _room(self) -> None:
+        while self._filesystem.fetch.in_flight >= _FETCHES_IN_FLIGHT:  # noqa: ASYNC110
+            # Any reader's fetch counts too: there is no one event to wait for.
+            await trio.sleep(_POLL_S)
+
+
+async def _arrival(extent: Extent) -> None:
+    while extent.fetching:
+        await extent.wait()

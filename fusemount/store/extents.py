@@ -11,7 +11,6 @@ import mmap
 EXTENT_BYTES = 4 * 1024 * 1024
 # Extents are mapped in chunks, so that a small load maps little.
 _CHUNK_EXTENTS = 8
-_MADV_POPULATE_WRITE = 23
 
 
 class ExtentPool:
@@ -57,13 +56,3 @@ class ExtentPool:
     def give_back(self, buffer: memoryview) -> None:
         """Return a buffer; nobody may touch it afterwards."""
         self._free.append(buffer)
-
-
-def populate(buffer: memoryview) -> None:
-    """Fault a buffer's pages in; blocks for milliseconds. Best effort."""
-    chunk = buffer.obj
-    if isinstance(chunk, mmap.mmap):
-        try:
-            chunk.madvise(_MADV_POPULATE_WRITE)
-        except OSError:
-            return

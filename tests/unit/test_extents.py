@@ -1,8 +1,8 @@
-"""The pool of extents: bounded, recycled, faulted in."""
+"""The pool of extents: bounded, recycled."""
 
 import pytest
 
-from fusemount.store.extents import EXTENT_BYTES, ExtentPool, populate
+from fusemount.store.extents import EXTENT_BYTES, ExtentPool
 
 LEAST = 4
 
@@ -53,17 +53,3 @@ def test_buffer_that_was_returned_last_is_taken_first() -> None:
     pool.give_back(first)
     assert pool.take() is first
     assert pool.take() is second
-
-
-def test_populating_keeps_the_bytes() -> None:
-    buffer = ExtentPool(0).take()
-    assert buffer is not None
-    buffer[5] = 7
-    populate(buffer)
-    assert buffer[5] == 7
-
-
-def test_populating_ordinary_memory_does_nothing() -> None:
-    buffer = memoryview(bytearray(b"abc"))
-    populate(buffer)
-    assert bytes(buffer) == b"abc"
