@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from fusemount.direct import DirectReads
 from fusemount.errors import StaleNodeError
 from fusemount.feed import Feed, RawEvent
 from fusemount.fetch import FetchThreads
+from fusemount.filler import Filler
 from fusemount.handles import DirectoryHandle, FileHandle, Handles, Listing
 from fusemount.identity import Found
 from fusemount.inodes import Node
@@ -50,9 +52,11 @@ class Filesystem:
         self.store = MemoryStore(budget_bytes)
         self.feed = Feed()
         self.metrics = Metrics(self._emit_read)
+        self.filler = Filler(self.store, fetch, self.metrics)
         self.reader = Reader(
             self.store,
-            fetch,
+            self.filler,
+            DirectReads(self.store, fetch, self.metrics),
             self.metrics,
             self.tree.status_of_open,
             attribute_timeout_s=options.attribute_timeout_s,

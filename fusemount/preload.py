@@ -115,7 +115,7 @@ class Preloader:
             await self._in_time(self._room)
             start = index * EXTENT_BYTES
             plan = Plan(start, min(start + EXTENT_BYTES, content.size_bytes))
-            self._filesystem.reader.prefetch(content, plan, _PRIORITY, Need.PRELOAD)
+            self._filesystem.filler.prefetch(content, plan, _PRIORITY, Need.PRELOAD)
             if index not in content.extents:
                 progress.reason = "no memory left for it"
                 return False

@@ -10,34 +10,28 @@ views that stay valid until the event loop runs something else, which is after t
 import errno
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
+from collections.abc import Awaitable, Callable
 
 import trio
 
+from fusemount.direct import DirectReads
 from fusemount.errors import SourceChangedError, SourceTimeoutError, StaleNodeError
-from fusemount.fetch import FetchThreads, Job
+from fusemount.fetch import Job
+from fusemount.filler import Filler
 from fusemount.handles import FileHandle
 from fusemount.handshake import MAX_REQUEST_BYTES
 from fusemount.identity import Found
 from fusemount.metrics import Metrics, Origin
 from fusemount.readahead import Plan, Readahead
-from fusemount.store.content import UNIT_BYTES, Content, Extent, runs, units_mask
+from fusemount.store.content import Content, units_mask
 from fusemount.store.extents import EXTENT_BYTES
-from fusemount.store.memory import MemoryStore, Need
+from fusemount.store.memory import MemoryStore
 from fusemount.tree import GONE
 
 # A file that changes under every fetch is read without storing, as a plain passthrough would.
 _ATTEMPTS = 3
-# One read of the source. A FUSE or network source cuts larger ones into requests of 1 MiB, one
-# after the other: as single jobs they go at once.
-_JOB_UNITS = 1024 * 1024 // UNIT_BYTES
 # Waits after which a reader whose extents others take away, in a small memory, goes without one.
 _WAITS = 16
-# Buffers of reads past the store that are kept for the next one, of 1 MiB each.
-_DIRECT_BUFFERS = 8
-# A read past the store that is smaller gets memory of its size: random reads are.
-_OWN_BUFFER_BYTES = 128 * 1024
 # Errors of a non-blocking read that say "cannot ask", not "cannot read".
 _CANNOT_ASK = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -48,7 +42,8 @@ class Reader:
     def __init__(
         self,
         store: MemoryStore,
-        fetch: FetchThreads,
+        filler: Filler,
+        direct: DirectReads,
         metrics: Metrics,
         status_of_open: Callable[[int, bool], Awaitable[Found]],
         *,
@@ -56,13 +51,13 @@ class Reader:
         deadline_s: float,
     ) -> None:
         self._store = store
-        self._fetch = fetch
+        self._filler = filler
+        self._direct = direct
         self._metrics = metrics
         self._status_of_open = status_of_open
         self._attribute_timeout_s = attribute_timeout_s
         self._deadline_s = deadline_s
         self._scratch = memoryview(bytearray(MAX_REQUEST_BYTES))
-        self._direct_buffers: list[memoryview] = []
 
     async def read(self, handle: FileHandle, offset: int, size: int) -> memoryview | bytes:
         """Bytes [offset, offset + size) of the open file; fewer only at its end.
@@ -150,7 +145,9 @@ class Reader:
                     return await self._fetch_and_view(handle, offset, end, attempt)
                 except SourceChangedError:
                     self._metrics.source_changes += 1
-            return await self._read_direct(handle, offset, end, may_change=True), Origin.SOURCE
+            return await self._direct.read(
+                handle.content, offset, end, may_change=True
+            ), Origin.SOURCE
         assert scope.cancelled_caught
         self._metrics.deadlines_missed += 1
         raise SourceTimeoutError(handle.path)
@@ -166,15 +163,15 @@ class Reader:
             plan = stream.on_read(offset, end - offset, content.size_bytes)
             is_alone = stream.is_random or not stream.window_bytes
             if is_alone and not _is_coming(content, offset, end):
-                return await self._read_direct(handle, offset, end), Origin.SOURCE
+                return await self._direct.read(content, offset, end), Origin.SOURCE
             if not is_alone:
                 content.stream = stream
         for _ in range(_WAITS):
-            unfinished = self._demand(handle, offset, end, jobs)
+            unfinished = self._filler.demand(content, offset, end, handle.priority, jobs)
             if unfinished is None:
-                return await self._read_direct(handle, offset, end), Origin.SOURCE
+                return await self._direct.read(content, offset, end), Origin.SOURCE
             if plan is not None:
-                stream.plan_again_from(self.prefetch(content, plan, handle.priority))
+                stream.plan_again_from(self._filler.prefetch(content, plan, handle.priority))
                 plan = None
             if not unfinished:
                 view = self._view(content, offset, end)
@@ -187,31 +184,7 @@ class Reader:
             for job in jobs:
                 if job.error:
                     raise OSError(job.error, os.strerror(job.error))
-        return await self._read_direct(handle, offset, end), Origin.SOURCE
-
-    def _demand(
-        self, handle: FileHandle, offset: int, end: int, jobs: list[Job]
-    ) -> list[Extent] | None:
-        """Fetch what of [offset, end) is neither here nor on its way; new jobs go into `jobs`.
-
-        Returns the extents to wait for, or None where memory has no room for all of it.
-        """
-        content = handle.content
-        unfinished = []
-        for index in range(offset // EXTENT_BYTES, (end - 1) // EXTENT_BYTES + 1):
-            extent = content.extents.get(index)
-            if extent is None:
-                extent = self._store.make_extent(content, index, Need.DEMAND)
-            if extent is None:
-                return None
-            base = index * EXTENT_BYTES
-            mask = units_mask(max(offset - base, 0), min(end - base, EXTENT_BYTES))
-            missing = mask & ~(extent.present | extent.fetching)
-            if missing:
-                jobs += self._submit(extent, missing, handle.priority, is_demand=True)
-            if mask & ~extent.present:
-                unfinished.append(extent)
-        return unfinished
+        return await self._direct.read(content, offset, end), Origin.SOURCE
 
     def _plan(self, handle: FileHandle, offset: int, size: int) -> None:
         content = handle.content
@@ -220,130 +193,7 @@ class Reader:
         if not stream.is_random:
             content.stream = stream
         if plan is not None:
-            stream.plan_again_from(self.prefetch(content, plan, handle.priority))
-
-    def prefetch(self, content: Content, plan: Plan, priority: int, need: Need = Need.AHEAD) -> int:
-        """Fetch what of the plan is neither here nor on its way, as far as memory allows.
-
-        Never blocks. Returns the offset up to which memory sufficed.
-        """
-        asked = 0
-        covered = plan.end
-        for index in range(plan.start // EXTENT_BYTES, (plan.end - 1) // EXTENT_BYTES + 1):
-            extent = content.extents.get(index)
-            if extent is None:
-                extent = self._store.make_extent(content, index, need)
-                if extent is None:
-                    self._metrics.prefetch_refused += 1
-                    covered = max(plan.start, index * EXTENT_BYTES)
-                    break
-            base = index * EXTENT_BYTES
-            mask = units_mask(max(plan.start - base, 0), min(plan.end - base, EXTENT_BYTES))
-            missing = mask & extent.all_units & ~(extent.present | extent.fetching)
-            if missing:
-                extent.ahead |= missing
-                for job in self._submit(extent, missing, priority, is_demand=False):
-                    asked += len(job.buffer)
-        content.counters.prefetched_bytes += asked
-        self._metrics.prefetched_bytes += asked
-        return covered
-
-    def _submit(self, extent: Extent, missing: int, priority: int, *, is_demand: bool) -> list[Job]:
-        content = extent.content
-        base = extent.index * EXTENT_BYTES
-        jobs = []
-        for first, last in _pieces(missing):
-            low = first * UNIT_BYTES
-            high = min(last * UNIT_BYTES, content.size_bytes - base)
-            mask = ((1 << (last - first)) - 1) << first
-            job = Job(
-                fd=content.fd,
-                offset=base + low,
-                buffer=extent.buffer[low:high],
-                is_demand=is_demand,
-                done=partial(self._on_fetched, extent, mask),
-                priority=priority,
-            )
-            content.hold()
-            extent.jobs += 1
-            extent.fetching |= mask
-            self._fetch.submit(job)
-            jobs.append(job)
-        return jobs
-
-    def _on_fetched(self, extent: Extent, mask: int, job: Job) -> None:
-        content = extent.content
-        extent.fetching &= ~mask
-        content.counters.fetched_bytes += job.filled
-        self._metrics.fetched_bytes += job.filled
-        self._metrics.fetches += 1
-        if job.error:
-            self._metrics.fetch_errors += 1
-        elif job.version != content.version:
-            if content.is_current:
-                self._store.supersede(content)
-        elif job.filled == len(job.buffer):
-            if content.extents.get(extent.index) is extent:
-                extent.present |= mask
-                self._store.on_arrived(extent)
-        else:
-            # The status says that there is more: the source broke its word.
-            job.error = errno.EIO
-            self._metrics.fetch_errors += 1
-        extent.wake()
-        content.release()
-        self._store.on_job_done(extent)
-
-    async def _read_direct(
-        self, handle: FileHandle, offset: int, end: int, *, may_change: bool = False
-    ) -> memoryview:
-        """Exactly those bytes from the source, not stored; for random readers and no room."""
-        content = handle.content
-        buffer = self._take_direct_buffer(end - offset)
-        arrived = trio.Event()
-        waiting = True
-
-        def on_done(job: Job) -> None:
-            content.counters.fetched_bytes += job.filled
-            self._metrics.fetched_bytes += job.filled
-            self._metrics.fetches += 1
-            content.release()
-            arrived.set()
-            if not waiting:
-                self._keep_direct_buffer(buffer)
-
-        job = Job(content.fd, offset, buffer[: end - offset], True, on_done)
-        content.hold()
-        self._fetch.submit(job)
-        try:
-            await arrived.wait()
-        except trio.Cancelled:
-            waiting = False
-            raise
-        self._keep_direct_buffer(buffer)
-        if job.error:
-            self._metrics.fetch_errors += 1
-            raise OSError(job.error, os.strerror(job.error))
-        if job.version != content.version:
-            if content.is_current:
-                self._store.supersede(content)
-            if not may_change:
-                raise SourceChangedError(handle.path)
-        elif job.filled < end - offset:
-            self._metrics.fetch_errors += 1
-            raise OSError(errno.EIO, "short read")
-        return buffer[: job.filled]
-
-    def _take_direct_buffer(self, size: int) -> memoryview:
-        if size < _OWN_BUFFER_BYTES:
-            return memoryview(bytearray(size))
-        if self._direct_buffers:
-            return self._direct_buffers.pop()
-        return memoryview(bytearray(MAX_REQUEST_BYTES))
-
-    def _keep_direct_buffer(self, buffer: memoryview) -> None:
-        if len(buffer) == MAX_REQUEST_BYTES and len(self._direct_buffers) < _DIRECT_BUFFERS:
-            self._direct_buffers.append(buffer)
+            stream.plan_again_from(self._filler.prefetch(content, plan, handle.priority))
 
     async def revalidate(self, handle: FileHandle) -> Found:
         """See what the open file is now; a handle of a version that has gone gets the new one.
@@ -414,10 +264,3 @@ def _is_coming(content: Content, offset: int, end: int) -> bool:
         if extent is None or mask & ~(extent.present | extent.fetching):
             return False
     return True
-
-
-def _pieces(missing: int) -> Iterator[tuple[int, int]]:
-    """Runs of set bits as half-open unit ranges, cut to what one job reads."""
-    for first, last in runs(missing):
-        for low in range(first, last, _JOB_UNITS):
-            yield low, min(low + _JOB_UNITS, last)

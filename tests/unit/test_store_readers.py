@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from fusemount.direct import DirectReads
 from fusemount.fetch import FetchThreads
+from fusemount.filler import Filler
 from fusemount.handles import FileHandle
 from fusemount.identity import Found
 from fusemount.inodes import InodeTable
@@ -38,7 +40,8 @@ class Readers:
         self.before_status: Callable[[], None] = lambda: None
         self.reader = Reader(
             self.store,
-            self.fetch,
+            Filler(self.store, self.fetch, self.metrics),
+            DirectReads(self.store, self.fetch, self.metrics),
             self.metrics,
             self._status_of_open,
             attribute_timeout_s=0.0,
