@@ -47,7 +47,7 @@ class Filesystem:
         self.options = options
         self.source = source
         self.fetch = fetch
-        self.tree = Tree(source, _DIRECTORY_DESCRIPTORS)
+        self.tree = Tree(source, _DIRECTORY_DESCRIPTORS, options.attribute_timeout_s)
         self.handles = Handles()
         self.store = MemoryStore(budget_bytes)
         self.feed = Feed()
@@ -69,14 +69,15 @@ class Filesystem:
         self.on_directory: Callable[[str, Listing | None], None] = lambda _path, _listing: None
         self._closer = _Closer()
 
-    async def lookup(self, parent_inode: int, name: bytes) -> tuple[Node, Found]:
-        """The node at a name; the caller counts the lookup."""
+    async def lookup(self, parent_inode: int, name: bytes) -> tuple[Node, Found, float]:
+        """The node at a name, and how many seconds ago it was found; the caller counts the
+        lookup."""
         self.metrics.lookups += 1
         parent = self.tree.inodes.get(parent_inode)
-        node, found = await self.tree.lookup(parent, name)
+        node, found, age_s = await self.tree.lookup(parent, name)
         if not parent.is_searched:
             self._look_into(parent, None)
-        return node, found
+        return node, found, age_s
 
     async def status(self, node: Node) -> Found:
         """What a node is now. An open file is asked by its descriptor, and its readers follow."""

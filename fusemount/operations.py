@@ -63,7 +63,7 @@ class Operations(pyfuse3.Operations):
     def init(self) -> None:
         self._on_init()
 
-    def _attributes(self, node: Node, found: Found) -> pyfuse3.EntryAttributes:
+    def _attributes(self, node: Node, found: Found, age_s: float = 0.0) -> pyfuse3.EntryAttributes:
         status = found.status
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = node.inode
@@ -78,16 +78,16 @@ class Operations(pyfuse3.Operations):
         entry.st_atime_ns = status.st_atime_ns
         entry.st_mtime_ns = status.st_mtime_ns
         entry.st_ctime_ns = status.st_ctime_ns
-        entry.attr_timeout = entry.entry_timeout = self._timeout_s
+        entry.attr_timeout = entry.entry_timeout = max(0.0, self._timeout_s - age_s)
         return entry
 
     @_guarded
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        node, found = await self.filesystem.lookup(parent_inode, name)
+        node, found, age_s = await self.filesystem.lookup(parent_inode, name)
         node.lookups += 1
-        return self._attributes(node, found)
+        return self._attributes(node, found, age_s)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         try:

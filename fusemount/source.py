@@ -25,10 +25,8 @@ Arguments = TypeVarTuple("Arguments")
 _SLOW_CALL_S = 0.005
 # ... and for so long all calls go through threads, so that the next one stalls nobody.
 _WARY_S = 10.0
-# Metadata requests in flight at a remote source. At 10 ms each, 64 stat 6,400 files a second.
-METADATA_THREADS = 64
-# Entries whose status is asked for in one go, on a remote source split over the threads.
-_PARALLEL_SHARE = 16
+# Metadata requests in flight at a remote source. At 10 ms each, 128 stat 12,800 files a second.
+METADATA_THREADS = 128
 
 
 class _Outcome(Generic[Result]):
@@ -168,12 +166,13 @@ class Source:
         raised that failed."""
         if is_local:
             return await self.call(True, self.find_many, directory_fd, names)
-        shares: list[list[Found | None]] = [[] for _ in range(0, len(names), _PARALLEL_SHARE)]
+        share_names = -(-len(names) // METADATA_THREADS) or 1
+        shares: list[list[Found | None]] = [[] for _ in range(0, len(names), share_names)]
         failures: list[Exception] = []
 
         async def find_share(number: int) -> None:
-            start = number * _PARALLEL_SHARE
-            share = names[start : start + _PARALLEL_SHARE]
+            start = number * share_names
+            share = names[start : start + share_names]
             try:
                 shares[number] = await self.call(False, self.find_many, directory_fd, share)
             except (OSError, SourceTimeoutError) as error:

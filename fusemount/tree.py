@@ -26,6 +26,7 @@ from fusemount.source import (
     open_path,
     read_link,
 )
+from fusemount.stat_ahead import StatAhead
 
 Answer = TypeVar("Answer")
 
@@ -42,31 +43,57 @@ _LISTING_FRESH_S = 1.0
 class Tree:
     """Looks things up in the source for the kernel. Used by the event loop only."""
 
-    def __init__(self, source: Source, descriptors: int) -> None:
-        """`descriptors`: how many directories may be open at once."""
+    def __init__(self, source: Source, descriptors: int, attribute_timeout_s: float = 0.0) -> None:
+        """`descriptors`: how many directories may be open at once. `attribute_timeout_s`: how old
+        a status may be that was found ahead of its lookup."""
         self._source = source
+        self._ahead = StatAhead(attribute_timeout_s)
         self.inodes = InodeTable(source.root())
         self.directories = Directories(source, descriptors)
 
-    async def lookup(self, parent: Node, name: bytes) -> tuple[Node, Found]:
-        """The node at a name. Raises OSError (ENOENT: no such name), StaleNodeError."""
+    async def lookup(self, parent: Node, name: bytes) -> tuple[Node, Found, float]:
+        """The node at a name, and how many seconds ago it was found.
 
-        async def find() -> Found:
+        Raises OSError (ENOENT: no such name), StaleNodeError.
+        """
+
+        async def find() -> tuple[Found, float]:
             directory = await self.directories.open(parent)
             try:
-                return await self._source.call(
-                    directory.is_local, self._source.find, directory.fd, name
-                )
+                if directory.is_local:
+                    found = await self._source.call(True, self._source.find, directory.fd, name)
+                    return found, 0.0
+                return await self._find_ahead(parent, directory, name)
             finally:
                 directory.release()
 
         try:
-            found = await self._retried(find)
+            found, age_s = await self._retried(find)
         except OSError as error:
             if error.errno in _MISSING:
                 self.inodes.detach(parent, name)
             raise
-        return self.remember(parent, name, found), found
+        return self.remember(parent, name, found), found, age_s
+
+    async def _find_ahead(
+        self, parent: Node, directory: Directory, name: bytes
+    ) -> tuple[Found, float]:
+        """A name's status on a remote source, together with those that will be asked for next."""
+        now = time.monotonic()
+        known = self._ahead.take(parent.inode, name, now)
+        if known is not None:
+            return known
+        names = self._ahead.plan(parent.inode, name)
+        if len(names) > 1:
+            try:
+                found = await self._source.find_all(False, directory.fd, names)
+            except OSError:
+                self._ahead.forget(parent.inode)  # one of them fails: whose it is, it will say
+            else:
+                self._ahead.keep(parent.inode, names[1:], found[1:], now)
+                if found[0] is not None:
+                    return found[0], time.monotonic() - now
+        return await self._source.call(False, self._source.find, directory.fd, name), 0.0
 
     def remember(self, parent: Node, name: bytes, found: Found) -> Node:
         """The node for what was found at a place."""
@@ -170,6 +197,8 @@ class Tree:
                         directory.is_local, list_names, directory.fd
                     )
                     handle.found = []
+                    if not directory.is_local:
+                        self._ahead.remember(handle.node.inode, handle.names)
                 now = time.monotonic()
                 if now - handle.found_at > _LISTING_FRESH_S:
                     del handle.found[start:]

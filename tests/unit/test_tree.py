@@ -27,7 +27,7 @@ class Mounted(Tree):
     async def walk(self, path: str) -> Node:
         node = self.inodes.root
         for name in path.split("/"):
-            node, _ = await self.lookup(node, name.encode())
+            node, _, _ = await self.lookup(node, name.encode())
             node.lookups += 1
         return node
 
