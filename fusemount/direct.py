@@ -34,7 +34,7 @@ class DirectReads:
 
         Raises OSError with the source's errno, and SourceChangedError where the file is not the
         content's version any more, unless it `may_change`. A cancelled read's memory stays with
-        its fetch until that ends.
+        its fetch until that ends, if it has begun.
         """
         buffer = self._take(end - offset)
         arrived = trio.Event()
@@ -56,6 +56,9 @@ class DirectReads:
             await arrived.wait()
         except trio.Cancelled:
             waiting = False
+            if self._fetch.withdraw(job):
+                content.release()
+                self._keep(buffer)
             raise
         self._keep(buffer)
         if job.error:

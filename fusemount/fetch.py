@@ -3,7 +3,8 @@
 Policy stays on the event loop: a job names a descriptor, a buffer and a range, a thread fills it,
 and the loop is told. A job's buffer belongs to its thread until the loop has taken the job back.
 Invariants: prefetch never holds the last threads, so that demand always finds one; neither does
-one file, so that the others go on while it hangs; for threads that a source keeps, others start.
+one file, so that the others go on while it hangs; for threads that a source keeps, others start;
+a job that no thread has begun can be withdrawn, and one that none can begin fails.
 """
 
 import errno
@@ -31,8 +32,10 @@ FILE_THREADS = 52
 _FILE_DEMAND_THREADS = 8
 # A read that takes so long hangs. It does not count among the threads ...
 _STUCK_S = 5.0
-# ... but there are no more than this.
+# ... but there are no more than this. A file of which nothing comes back gets one read more at a
+# time, and none once stuck reads leave only so many threads: the others are for other files.
 _MOST_THREADS = 256
+_HEALTHY_THREADS = 128
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +82,10 @@ class FetchThreads:
         self._parked_prefetch: dict[int, deque[_Queued]] = {}
         self._file_threads = file_threads
         self._file_prefetch_threads = max(1, file_threads - _FILE_DEMAND_THREADS)
-        self._busy_since: dict[int, float] = {}
+        # By thread, longest first: the descriptor it reads and since when.
+        self._busy: dict[int, tuple[int, float]] = {}
+        # By descriptor with reads that run: when one of it last came back.
+        self._came_back: dict[int, float] = {}
         # Threads that wait and that nobody has woken yet: one that was woken is spoken for.
         self._idle = 0
         self._started = 0
@@ -104,11 +110,33 @@ class FetchThreads:
                 heapq.heappush(self._prefetch, _Queued(rank, job))
             if self._idle:
                 self._wake_one()
-            elif self._started < self._threads or self._started < self._stuck() + self._threads:
-                self._started += 1
-                threading.Thread(
-                    target=self._work, name=f"fetch-{self._started}", daemon=True
-                ).start()
+            elif self._started < self._threads or self._started < self._spare() + self._threads:
+                self._start_one()
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a demand job back that no thread has begun: its `done` will not be called.
+
+        False where a thread has it, or had it.
+        """
+        with self._condition:
+            parked = self._parked_demand.get(job.fd)
+            if job in self._demand:
+                self._demand.remove(job)
+            elif parked is not None and job in parked:
+                parked.remove(job)
+                if not parked:
+                    del self._parked_demand[job.fd]
+            else:
+                return False
+        self.in_flight -= 1
+        self.in_flight_bytes -= len(job.buffer)
+        return True
+
+    @property
+    def stuck(self) -> int:
+        """Reads of the source that have taken so long that they seem to hang."""
+        with self._condition:
+            return self._stuck_reads().total()
 
     def close(self) -> None:
         """Let idle threads end; one that is in the kernel ends with the process."""
@@ -116,11 +144,51 @@ class FetchThreads:
             self._closed = True
             self._condition.notify_all()
 
-    def _stuck(self) -> int:
-        """Threads that a source keeps, as far as others may start for them."""
+    def _start_one(self) -> None:
+        """One more thread; where the system has none, jobs wait for those that there are."""
+        thread = threading.Thread(target=self._work, name=f"fetch-{self._started + 1}", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):
+            if not self._started:
+                self._fail_queued(errno.EAGAIN)
+            return
+        self._started += 1
+
+    def _fail_queued(self, error: int) -> None:
+        """Give the jobs back that no thread will ever take; not before `submit` has returned."""
+        failed = [*self._demand, *(queued.job for queued in self._prefetch)]
+        self._demand.clear()
+        self._prefetch.clear()
+        for job in failed:
+            job.error = error
+        self._finished += failed
+        self._token.run_sync_soon(self._deliver, idempotent=True)
+
+    def _stuck_reads(self) -> Counter[int]:
+        """Reads that a source keeps, by descriptor."""
         before = time.monotonic() - _STUCK_S
-        stuck = sum(since < before for since in self._busy_since.values())
-        return min(stuck, _MOST_THREADS - self._threads)
+        stuck: Counter[int] = Counter()
+        for fd, since in self._busy.values():
+            if since >= before:
+                break
+            stuck[fd] += 1
+        return stuck
+
+    def _spare(self) -> int:
+        """Threads that may start for those that a source keeps."""
+        return min(self._stuck_reads().total(), _MOST_THREADS - self._threads)
+
+    def _may_run(self, fd: int, limit: int) -> bool:
+        """Whether one more read of the file may begin, of `limit` at once."""
+        running = self._running[fd]
+        if running >= limit:
+            return False
+        stuck = self._stuck_reads()
+        if not stuck[fd] or self._came_back.get(fd, 0.0) >= time.monotonic() - _STUCK_S:
+            return True
+        # Nothing comes back: one read at a time looks whether that has changed.
+        return running <= stuck[fd] and stuck.total() < _MOST_THREADS - _HEALTHY_THREADS
 
     def _next(self) -> Job | None:
         with self._condition:
@@ -129,7 +197,7 @@ class FetchThreads:
                 if job is not None:
                     self._running[job.fd] += 1
                     self._prefetching += not job.is_demand
-                    self._busy_since[threading.get_ident()] = time.monotonic()
+                    self._busy[threading.get_ident()] = job.fd, time.monotonic()
                     return job
                 self._idle += 1
                 self._condition.wait()
@@ -138,14 +206,14 @@ class FetchThreads:
     def _take(self) -> Job | None:
         while self._demand:
             job = self._demand.popleft()
-            if self._running[job.fd] < self._file_threads:
+            if self._may_run(job.fd, self._file_threads):
                 return job
             self._parked_demand.setdefault(job.fd, deque()).append(job)
         # Threads that were started for stuck ones serve prefetch as those did.
         spare = self._prefetch_threads + max(0, self._started - self._threads)
         while self._prefetch and self._prefetching < spare:
             queued = heapq.heappop(self._prefetch)
-            if self._running[queued.job.fd] < self._file_prefetch_threads:
+            if self._may_run(queued.job.fd, self._file_prefetch_threads):
                 return queued.job
             self._parked_prefetch.setdefault(queued.job.fd, deque()).append(queued)
         return None
@@ -154,12 +222,15 @@ class FetchThreads:
         """The job's thread is free, and jobs that waited for its file may run."""
         fd = job.fd
         with self._condition:
-            del self._busy_since[threading.get_ident()]
+            del self._busy[threading.get_ident()]
             self._prefetching -= not job.is_demand
             self._running[fd] -= 1
             running = self._running[fd]
-            if not running:
+            if running:
+                self._came_back[fd] = time.monotonic()
+            else:
                 del self._running[fd]
+                self._came_back.pop(fd, None)
             demand = self._parked_demand.get(fd)
             while demand and running < self._file_threads:
                 self._demand.append(demand.popleft())

@@ -411,3 +411,93 @@ def test_job_that_outlives_the_event_loop_ends_its_thread(file_fd: int, gate: Ga
     gate.open()
     thread.join(_DEADLINE_S)
     assert not thread.is_alive()
+
+
+def test_job_that_has_not_begun_can_be_withdrawn(file_fd: int, gate: Gate) -> None:
+    async def work(fetching: Fetching) -> None:
+        running = fetching.submit(0)
+        await gate.wait_for(1)
+        parked, queued = fetching.submit(1, 10), fetching.submit(2, 20)
+        threads = fetching.threads
+        assert not threads.withdraw(running)
+        assert threads.withdraw(parked)
+        assert threads.withdraw(queued)
+        assert not threads.withdraw(queued)
+        assert (threads.in_flight, threads.in_flight_bytes) == (1, 1)
+        gate.open()
+        await wait_until(lambda: running in fetching.finished)
+        await finish_after(fetching, 3)
+        assert gate.began == [0, 3]
+        assert parked not in fetching.finished
+        assert queued not in fetching.finished
+
+    run(2, file_fd, work, file_threads=1)
+
+
+async def finish_after(fetching: Fetching, offset: int) -> None:
+    job = fetching.submit(offset)
+    await wait_until(lambda: job in fetching.finished)
+
+
+def test_file_of_which_nothing_comes_back_gets_one_read_more_at_a_time(
+    file_fd: int, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_STUCK_S", 0.3)
+    other_fd = os.dup(file_fd)
+
+    async def work(fetching: Fetching) -> None:
+        for offset in range(2):
+            fetching.submit(offset)
+        await wait_until(lambda: fetching.threads.stuck == 2)
+        for offset in range(2, 5):
+            fetching.submit(offset)
+        fetching.submit(10, fd=other_fd)
+        await gate.wait_for(4)
+        assert sorted(gate.began) == [0, 1, 2, 10]
+        gate.let_pass(2)
+        await gate.wait_for(6)
+        gate.open()
+        await fetching.wait()
+        assert sorted(gate.began) == [0, 1, 2, 3, 4, 10]
+        assert fetching.threads.stuck == 0
+
+    run(8, file_fd, work)
+    os.close(other_fd)
+
+
+def test_without_any_thread_a_job_fails_and_the_next_has_one_again(
+    file_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(fetching: Fetching) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("threading.Thread.start", refuse)
+            job = fetching.submit(0)
+            assert not fetching.finished
+            await fetching.wait()
+        assert job.error == errno.EAGAIN
+        assert fetching.threads.in_flight == 0
+        assert (await finish(fetching, 0)).filled == 1
+
+    run(1, file_fd, work)
+
+
+def refuse(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_job_waits_for_a_thread_that_there_is_where_no_other_starts(
+    file_fd: int, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(fetching: Fetching) -> None:
+        fetching.submit(0)
+        await gate.wait_for(1)
+        with monkeypatch.context() as patch:
+            patch.setattr("threading.Thread.start", refuse)
+            fetching.submit(1)
+        fetching.submit(2)
+        await gate.wait_for(2)
+        gate.open()
+        await fetching.wait()
+        assert [job.error for job in fetching.finished] == [0, 0, 0]
+
+    run(2, file_fd, work)
