@@ -40,12 +40,18 @@ class ExtentPool:
         return self._mapped * EXTENT_BYTES
 
     def take(self) -> memoryview | None:
-        """A buffer with leftover bytes of its last use in it, or None where the budget is spent."""
+        """A buffer with leftover bytes of its last use in it.
+
+        None where the budget is spent, or the system has no memory.
+        """
         if not self._free:
             count = min(_CHUNK_EXTENTS, self.capacity - self._mapped)
             if count <= 0:
                 return None
-            chunk = memoryview(mmap.mmap(-1, count * EXTENT_BYTES))
+            try:
+                chunk = memoryview(mmap.mmap(-1, count * EXTENT_BYTES))
+            except (OSError, MemoryError):
+                return None
             self._mapped += count
             self._free = [
                 chunk[number * EXTENT_BYTES : (number + 1) * EXTENT_BYTES]

@@ -1,5 +1,7 @@
 """The pool of extents: bounded, recycled."""
 
+import errno
+
 import pytest
 
 from fusemount.store.extents import EXTENT_BYTES, ExtentPool
@@ -53,3 +55,15 @@ def test_buffer_that_was_returned_last_is_taken_first() -> None:
     pool.give_back(first)
     assert pool.take() is first
     assert pool.take() is second
+
+
+def test_system_without_memory_is_a_pool_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    pool = ExtentPool(LEAST * EXTENT_BYTES)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmap.mmap", refuse)
+        assert pool.take() is None
+    assert (pool.in_use, pool.mapped_bytes) == (0, 0)
+    assert pool.take() is not None
