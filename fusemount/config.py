@@ -5,6 +5,8 @@ is as the optimizer finds it.
 """
 
 import fnmatch
+import os
+import stat
 from typing import Annotated, Literal
 
 import yaml
@@ -13,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fusemount.errors import UsageError
 from fusemount.formats.model import Model
 from optimizer import ModelServingInfo, ServingPattern
+
+# A larger file is a mistake, and would take long to read.
+_MOST_BYTES = 1024 * 1024
 
 _PATTERNS = {
     "unknown": ServingPattern.UNKNOWN,
@@ -49,7 +54,7 @@ class ModelSettings(_Strict):
         ]
         | None
     ) = None
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    batch_size: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
 
 
 class Configuration(_Strict):
@@ -92,10 +97,36 @@ def load_configuration(paths: tuple[str, ...]) -> Configuration:
     return merged
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML without merge keys: a few lines of them grow into gigabytes."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, "merge keys (<<) are not supported", key.start_mark
+                )
+
+
+def _read(path: str) -> str:
+    """The text of a regular file of bounded size; raises OSError, UsageError, ValueError."""
+
+    def open_at_once(name: str, flags: int) -> int:
+        # A pipe must not hold the mount up.
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    with open(path, "rb", opener=open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UsageError(f"configuration {path}: is not a regular file")
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise UsageError(f"configuration {path}: is larger than {_MOST_BYTES} bytes")
+    return content.decode("utf-8")
+
+
 def _load(path: str) -> Configuration:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+        content = yaml.load(_read(path), _Loader)
     except OSError as error:
         raise UsageError(f"configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -106,7 +137,9 @@ def _load(path: str) -> Configuration:
     for key in ("version", "name"):
         if key not in content:
             raise UsageError(f"configuration {path}: {key}: is required at the top")
-    content["version"] = str(content["version"])
+    version = content["version"]
+    if isinstance(version, int | float) and -1e9 < version < 1e9:
+        content["version"] = str(version)
     try:
         return Configuration.model_validate(content)
     except ValidationError as error:

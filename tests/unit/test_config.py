@@ -1,5 +1,6 @@
 """The configuration file: what it says of a model, and mistakes that name file and key."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -116,8 +117,13 @@ def test_later_file_wins_over_an_earlier_one(write: Write) -> None:
         (f"{HEAD}models: [{{pattern: a}}, {{pattern: b, batch_size: 0}}]", "models.1.batch_size"),
         (f"{HEAD}models: [{{pattern: b, batch_size: 1000001}}]", "models.0.batch_size"),
         (f"{HEAD}models: [{{pattern: b, serving_pattern: fast}}]", "models.0.serving_pattern"),
+        (f"{HEAD}models: [{{pattern: b, batch_size: true}}]", "models.0.batch_size"),
+        (f"{HEAD}a: &a {{k: v}}\nb: {{<<: *a}}", "merge keys"),
+        (" " * (1024 * 1024 + 1), "larger than"),
         (f"{HEAD}models: 5", "models"),
         ("name: test", "version"),
+        ("name: test\nversion: [1]", "version"),
+        ("name: test\nversion: 0x" + "f" * 9000, "version"),
         ("version: 1", "name"),
         ("", "keys and values"),
         ("- a", "keys and values"),
@@ -153,3 +159,14 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 def test_directory_is_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Is a directory"):
         load_configuration((str(tmp_path),))
+
+
+def test_pipe_that_nobody_writes_to_is_no_configuration(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is not a regular file"):
+        load_configuration((str(tmp_path / "pipe"),))
+
+
+def test_device_is_no_configuration() -> None:
+    with pytest.raises(UsageError, match="is not a regular file"):
+        load_configuration(("/dev/zero",))
