@@ -110,7 +110,7 @@ class Filesystem:
         content = self._content(path, found, fd)
         content.checked_at = time.monotonic()
         policy = self.policies.get(path, UNKNOWN)
-        self._apply(content, policy)
+        self._apply(path, content, policy)
         node.version = version
         # There are no pages yet at the first open. To drop them then would drop what those who
         # open it at the same moment have read.
@@ -172,9 +172,17 @@ class Filesystem:
             if policy is not None:
                 handle.readahead.set_first_window(self.first_window_bytes(policy))
                 handle.priority = policy.priority
-                self._apply(handle.content, policy)
+                self._apply(handle.path, handle.content, policy)
+        for content in self.store.pinned:
+            if content.path not in changed:
+                continue
+            if content.path not in self.policies:
+                self.store.free(content)
+            elif not self.policies[content.path].is_pinned:
+                self.store.unpin(content)
 
-    def _apply(self, content: Content, policy: FilePolicy) -> None:
+    def _apply(self, path: str, content: Content, policy: FilePolicy) -> None:
+        content.path = path
         content.keeps_read = policy.keeps_read
         content.keeps_prefetched = policy.keeps_prefetched
         if policy.is_pinned:
@@ -185,7 +193,7 @@ class Filesystem:
     def open_for_preload(self, path: str, found: Found, fd: int, policy: FilePolicy) -> Content:
         """The content of a file that is loaded before anyone asks; released by the preloader."""
         content = self._content(path, found, fd)
-        self._apply(content, policy)
+        self._apply(path, content, policy)
         content.hold()
         return content
 

@@ -85,7 +85,10 @@ class FileCounters:
 
 @dataclass(slots=True, eq=False)
 class Content:
-    """One version of a file. `key` is its identity or its path in the source."""
+    """One version of a file. `key` is its identity or its path in the source.
+
+    `path` is where it was opened last, and so whose policy holds for it.
+    """
 
     key: bytes
     version: Version
@@ -98,6 +101,7 @@ class Content:
     is_pinned: bool = False
     keeps_prefetched: bool = False
     keeps_read: bool = False
+    path: str = ""
     checked_at: float = 0.0
     # The window of the reader that went on in sequence last.
     stream: Readahead | None = None

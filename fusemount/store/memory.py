@@ -51,8 +51,14 @@ class MemoryStore:
         # Extents with bytes that were fetched ahead and not read yet, oldest use first.
         self._waiting: dict[_KeptKey, Extent] = {}
         self._spent: list[Extent] = []
+        self._pinned: set[Content] = set()
         self.pinned_bytes = 0
         self.evicted_extents = 0
+
+    @property
+    def pinned(self) -> list[Content]:
+        """Contents that are pinned, open or not."""
+        return list(self._pinned)
 
     @property
     def kept_bytes(self) -> int:
@@ -179,12 +185,19 @@ class MemoryStore:
         return self.pinned_bytes + _extent_bytes(size_bytes) <= limit
 
     def pin(self, content: Content) -> bool:
-        """Keep all bytes of the content from now on; False where it does not fit."""
+        """Keep all bytes of the content from now on; False where it does not fit.
+
+        What is pinned of a file that it replaced goes, once nobody has it open.
+        """
         if content.is_pinned:
             return True
+        for other in self.pinned if content.path else ():
+            if other.path == content.path and not other.users:
+                self.free(other)
         if not self.may_pin(content.size_bytes):
             return False
         content.is_pinned = True
+        self._pinned.add(content)
         self.pinned_bytes += _extent_bytes(content.size_bytes)
         for extent in content.extents.values():
             self._kept.pop((id(content), extent.index), None)
@@ -195,9 +208,17 @@ class MemoryStore:
         """Bytes of the content may go again."""
         if content.is_pinned:
             content.is_pinned = False
+            self._pinned.discard(content)
             self.pinned_bytes -= _extent_bytes(content.size_bytes)
             for extent in content.extents.values():
                 self._waiting[(id(content), extent.index)] = extent
+
+    def free(self, content: Content) -> None:
+        """The content is not wanted any more: unpinned, and its bytes go unless it is open."""
+        self.unpin(content)
+        if not content.users:
+            for extent in list(content.extents.values()):
+                self.drop(extent)
 
     def drop(self, extent: Extent) -> None:
         """Take an extent's bytes away; its memory is reused once no fetch writes to it."""

@@ -279,3 +279,32 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(stateful_step_count=40)
+
+
+def test_pinned_content_that_is_not_wanted_any_more_is_freed_once_closed() -> None:
+    store = make_store()
+    opened, closed = make_content(store, b"a"), make_content(store, b"b")
+    for content in (opened, closed):
+        assert store.pin(content)
+        fill(store, content, 0)
+    closed.release()
+    assert set(store.pinned) == {opened, closed}
+    for content in (opened, closed):
+        store.free(content)
+    assert (store.pinned, store.pinned_bytes) == ([], 0)
+    assert list(opened.extents) == [0]
+    assert (closed.extents, store.current(b"b")) == ({}, None)
+    assert store.pool.in_use == 1
+
+
+def test_pinned_file_makes_room_for_the_one_that_replaced_it() -> None:
+    store = make_store()
+    before, after = make_content(store, b"a", 3), make_content(store, b"b", 3)
+    before.path = after.path = "model.bin"
+    assert store.pin(before)
+    fill(store, before, 0)
+    assert not store.pin(after)
+    before.release()
+    assert store.pin(after)
+    assert store.pinned == [after]
+    assert store.pool.in_use == 0
