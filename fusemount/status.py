@@ -140,7 +140,29 @@ class StatusReport:
                 f"{self._filesystem.metrics.handler_failures} requests met a defect of fusemount"
                 f" (last: {self._filesystem.metrics.last_failure})"
             )
-        return degraded
+        stuck = self._filesystem.fetch.stuck
+        if stuck:
+            degraded.append(
+                f"{stuck} reads of the source hang: reads of those files fail at the deadline"
+            )
+        return degraded + self._preloads_short()
+
+    def _preloads_short(self) -> list[str]:
+        """One line for the preloads that failed, one for those that ended early."""
+        known = {model["model_id"] for model in self._control.publication.models}
+        progresses = [p for p in self._preloader.progress.values() if p.model_id in known]
+        lines = []
+        for state, outcome in (
+            ("failed", "failed: the first reader waits for the source"),
+            ("partial", "held in part only: the rest is read from the source"),
+        ):
+            short = [progress for progress in progresses if progress.state == state]
+            if short:
+                last = short[-1]
+                lines.append(
+                    f"{len(short)} preloads {outcome} (last: {last.model_id}: {last.reason})"
+                )
+        return lines
 
     def _files(self) -> list[dict[str, Any]]:
         filesystem = self._filesystem
