@@ -77,6 +77,11 @@ class Filesystem:
         node, found, age_s = await self.tree.lookup(parent, name)
         if not parent.is_searched:
             self._look_into(parent, None)
+        if node.handles:
+            if age_s:
+                found, age_s = await self.status(node), 0.0
+            else:
+                self._adopt(node, found)
         return node, found, age_s
 
     async def status(self, node: Node) -> Found:
@@ -96,6 +101,17 @@ class Filesystem:
             return found
         return await self.tree.status(node)
 
+    def _adopt(self, node: Node, found: Found) -> None:
+        """What the kernel is told of a node, those who have it open must know as well.
+
+        Without an identity a node that changed is another node: nothing is to be told then.
+        """
+        if found.identity is None:
+            return
+        for handle in self.handles.of_node(node):
+            if handle.content.key == found.identity:
+                self.reader.adopt(handle, found)
+
     async def open(self, inode: int, pid: int) -> tuple[FileHandle, bool]:
         """Open a regular file for the process `pid`: its handle, and whether the kernel's pages
         of it are still good.
@@ -112,6 +128,7 @@ class Filesystem:
         policy = self.policies.get(path, UNKNOWN)
         self._apply(path, content, policy)
         node.version = version
+        self._adopt(node, found)
         # There are no pages yet at the first open. To drop them then would drop what those who
         # open it at the same moment have read.
         keeps_cache = node.cached_version == version or not node.was_opened

@@ -34,6 +34,9 @@ class Node:
     is_searched: bool = False
     # The version whose pages the kernel may hold, if any since the node was opened first.
     cached_version: Version | None = None
+    # The size that the kernel was last told, and when, on the monotonic clock.
+    told_size_bytes: int = 0
+    told_at: float = 0.0
     was_opened: bool = False
 
     @property

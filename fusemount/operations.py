@@ -9,6 +9,7 @@ import errno
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -65,6 +66,7 @@ class Operations(pyfuse3.Operations):
 
     def _attributes(self, node: Node, found: Found, age_s: float = 0.0) -> pyfuse3.EntryAttributes:
         status = found.status
+        node.told_size_bytes, node.told_at = status.st_size, time.monotonic()
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = node.inode
         entry.st_mode = status.st_mode

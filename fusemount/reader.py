@@ -32,6 +32,9 @@ from fusemount.tree import GONE
 _ATTEMPTS = 3
 # Waits after which a reader whose extents others take away, in a small memory, goes without one.
 _WAITS = 16
+# How long a request may have been on its way to us when it arrives: one that the kernel sent
+# before it took our last answer about the file's size.
+_QUEUED_S = 0.1
 # Errors of a non-blocking read that say "cannot ask", not "cannot read".
 _CANNOT_ASK = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -80,9 +83,25 @@ class Reader:
             except SourceTimeoutError:
                 self._metrics.read_errors += 1
                 raise
+        if len(data) < size and offset + len(data) < handle.node.told_size_bytes:
+            await self._tell_end(handle, offset + len(data), started)
         latency_s = time.monotonic() - started
         self._metrics.on_read(handle, offset, len(data), latency_s, origin, started)
         return data
+
+    async def _tell_end(self, handle: FileHandle, end: int, started: float) -> None:
+        """The file ends at `end`, before where the kernel believes: see that it takes that in.
+
+        A short answer makes the kernel cut its size, unless it was told a size after it had sent
+        the request; then it would hand zeros out for the missing bytes. Such a request is failed
+        instead: the kernel sends it anew page by page.
+        """
+        node = handle.node
+        wait_s = node.told_at + _QUEUED_S - started
+        if wait_s > 0:
+            await trio.sleep(wait_s)
+            raise OSError(errno.EIO, "the file was cut while it was read")
+        node.told_size_bytes, node.told_at = end, time.monotonic()
 
     def _read_here(
         self, handle: FileHandle, offset: int, size: int
@@ -90,6 +109,8 @@ class Reader:
         """The bytes, if they can be had without waiting."""
         content = handle.content
         end = min(offset + size, content.size_bytes)
+        if not content.is_current:
+            return None, Origin.SOURCE
         if end <= offset:
             return b"", Origin.STORE
         index = offset // EXTENT_BYTES

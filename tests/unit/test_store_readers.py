@@ -1,7 +1,9 @@
 """Readers on a store and real fetch threads, without a mount: who shares what, who keeps what."""
 
+import errno
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,6 +215,38 @@ def test_truncated_file_ends_where_it_ends(path: Path) -> None:
         assert await readers.read(handle, 2 * MIB, MIB) == content[2 * MIB : 2 * MIB + 100]
         assert await readers.read(handle, 2 * MIB + 100, MIB) == b""
         assert await readers.read(handle, 20 * MIB, MIB) == b""
+        readers.close(handle)
+
+    run(work)
+
+
+def _tell(handle: FileHandle, size_bytes: int, ago_s: float) -> None:
+    handle.node.told_size_bytes = size_bytes
+    handle.node.told_at = time.monotonic() - ago_s
+
+
+def test_short_answer_is_refused_while_the_kernel_would_fill_it_with_zeros(path: Path) -> None:
+    async def work(readers: Readers) -> None:
+        handle = readers.open(path)
+        size = handle.content.size_bytes
+        _tell(handle, size + MIB, ago_s=0.0)
+        with pytest.raises(OSError, match="cut while it was read") as failed:
+            await readers.read(handle, size - 4 * KIB, 8 * KIB)
+        assert failed.value.errno == errno.EIO
+        # The kernel asks again, with a request that it sent after it was told.
+        assert len(await readers.read(handle, size - 4 * KIB, 8 * KIB)) == 4 * KIB
+        assert handle.node.told_size_bytes == size
+        readers.close(handle)
+
+    run(work)
+
+
+def test_short_answer_at_the_end_that_the_kernel_knows_is_given_at_once(path: Path) -> None:
+    async def work(readers: Readers) -> None:
+        handle = readers.open(path)
+        size = handle.content.size_bytes
+        _tell(handle, size, ago_s=0.0)
+        assert len(await readers.read(handle, size - 4 * KIB, 8 * KIB)) == 4 * KIB
         readers.close(handle)
 
     run(work)
