@@ -6,6 +6,7 @@ once, until one was slow. On every other source they run in threads with a deadl
 Nothing here follows a link: each name is resolved in a directory's descriptor.
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -27,16 +28,35 @@ _SLOW_CALL_S = 0.005
 _WARY_S = 10.0
 # Metadata requests in flight at a remote source. At 10 ms each, 128 stat 12,800 files a second.
 METADATA_THREADS = 128
+# Threads that may be stuck in calls given up, each replaced by another; past that, calls wait.
+_MAX_STUCK_CALLS = 512
 
 
 class _Outcome(Generic[Result]):
-    """A thread's result, taken by its caller or, where that gave up, discarded: never lost."""
+    """A thread's result, taken by its caller or, where that gave up, discarded: never lost.
+
+    Of `abandon` while the function runs and `finish` behind it, exactly the later one learns of
+    the other: so each thread that was given up is counted once, and once taken off again.
+    """
 
     def __init__(self, discard: Callable[[Result], object] | None) -> None:
         self._discard = discard
         self._lock = threading.Lock()
         self._results: list[Result] = []
         self._abandoned = False
+        self._is_running = False
+
+    def start(self) -> bool:
+        """In the thread, before the function: whether the caller still waits."""
+        with self._lock:
+            self._is_running = not self._abandoned
+            return self._is_running
+
+    def finish(self) -> bool:
+        """In the thread, behind the function: whether the caller gave up meanwhile."""
+        with self._lock:
+            self._is_running = False
+            return self._abandoned
 
     def put(self, result: Result) -> Result:
         with self._lock:
@@ -46,10 +66,13 @@ class _Outcome(Generic[Result]):
             self._discard_result()
         return result
 
-    def abandon(self) -> None:
+    def abandon(self) -> bool:
+        """The caller gives up; whether the thread is still in the function."""
         with self._lock:
             self._abandoned = True
+            is_running = self._is_running
         self._discard_result()
+        return is_running
 
     def _discard_result(self) -> None:
         with self._lock:
@@ -71,6 +94,8 @@ class Source:
         self._filesystem_type = filesystem_type(self.root_fd)
         self.is_local = is_local_type(self._filesystem_type)
         self.timeouts = 0
+        # Threads in calls that nobody waits for any more; each has another in its place.
+        self.stuck_calls = 0
         self._wary_until = 0.0
         self._limiter = trio.CapacityLimiter(METADATA_THREADS)
 
@@ -118,9 +143,17 @@ class Source:
                 if after - now > _SLOW_CALL_S:
                     self._wary_until = after + _WARY_S
         outcome = _Outcome(discard)
+        token = trio.lowlevel.current_trio_token()
 
         def work() -> Result:
-            return outcome.put(function(*arguments))
+            if not outcome.start():
+                raise SourceTimeoutError(self.path)  # to nobody
+            try:
+                return outcome.put(function(*arguments))
+            finally:
+                if outcome.finish():
+                    with contextlib.suppress(trio.RunFinishedError):
+                        token.run_sync_soon(self._count_stuck, -1)
 
         try:
             with trio.fail_after(self.deadline_s):
@@ -128,12 +161,21 @@ class Source:
                     work, abandon_on_cancel=True, limiter=self._limiter
                 )
         except trio.TooSlowError:
-            outcome.abandon()
+            self._give_up(outcome)
             self.timeouts += 1
             raise SourceTimeoutError(self.path) from None
         except trio.Cancelled:
-            outcome.abandon()
+            self._give_up(outcome)
             raise
+
+    def _give_up(self, outcome: _Outcome[Result]) -> None:
+        if outcome.abandon():
+            self._count_stuck(1)
+
+    def _count_stuck(self, change: int) -> None:
+        # A thread that hangs keeps its place until it ends: others get one more meanwhile.
+        self.stuck_calls += change
+        self._limiter.total_tokens = METADATA_THREADS + min(self.stuck_calls, _MAX_STUCK_CALLS)
 
     # The functions below block; each takes an O_PATH descriptor of the directory.
 

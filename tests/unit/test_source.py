@@ -1,5 +1,6 @@
 """Where the source's calls run, and what becomes of those that come too late."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -317,3 +318,27 @@ def test_attributes_are_read_through_an_o_path_descriptor(root: Path) -> None:
         os.close(fd)
 
     run(root, work)
+
+
+@pytest.mark.parametrize("gives_up_by", ["deadline", "cancellation"])
+def test_hung_calls_leave_room_for_others_until_they_end(root: Path, gives_up_by: str) -> None:
+    async def work(source: Source) -> None:
+        gate = Gate()
+
+        async def hang() -> None:
+            with trio.move_on_after(0.3 if gives_up_by == "cancellation" else _DEADLINE_S):
+                with contextlib.suppress(SourceTimeoutError):
+                    await source.call(False, gate.hold)
+
+        # More than there are threads: the last ones start late or never, and count only if they do.
+        async with trio.open_nursery() as nursery:
+            for _ in range(source_module.METADATA_THREADS + 8):
+                nursery.start_soon(hang)
+        assert 0 <= source.stuck_calls - source_module.METADATA_THREADS <= 8
+        source.deadline_s = _DEADLINE_S
+        assert await source.call(False, threading.current_thread) is not threading.main_thread()
+        gate.opened.set()
+        await wait_until(lambda: source.stuck_calls == 0)
+        assert source._limiter.total_tokens == source_module.METADATA_THREADS
+
+    run(root, work, deadline_s=0.3 if gives_up_by == "deadline" else _DEADLINE_S)
