@@ -4,16 +4,23 @@ import os
 import sys
 from collections.abc import Callable
 
+from fusemount.errors import UsageError
+
 
 def detach_process(announce: Callable[[], None], log_file: str | None) -> Callable[[], None]:
     """Fork; return in the child, whose new announcement lets the parent end.
 
     The parent shows what the child says until then, and ends with 0 once the child has announced
     itself, else with the child's exit code. Must be called while there is one thread.
+    Raises UsageError where the log file cannot be written.
     """
-    log_fd = os.open(
-        log_file or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-    )
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        log_fd = os.open(log_file or os.devnull, flags, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"log file {log_file}: {error.strerror}: name a file that can be written"
+        ) from error
     ready_read, ready_write = os.pipe()
     child = os.fork()
     if child:

@@ -71,7 +71,9 @@ class Reader:
         started = time.monotonic()
         if started - handle.content.checked_at > self._attribute_timeout_s:
             await self.revalidate(handle)
-        data, origin = self._read_here(handle, offset, size)
+        data: memoryview | bytes | None = None
+        if handle.content.is_current:
+            data, origin = self._read_here(handle, offset, size)
         if data is None:
             try:
                 data, origin = await self._read_source(handle, offset, size)
@@ -109,8 +111,6 @@ class Reader:
         """The bytes, if they can be had without waiting."""
         content = handle.content
         end = min(offset + size, content.size_bytes)
-        if not content.is_current:
-            return None, Origin.SOURCE
         if end <= offset:
             return b"", Origin.STORE
         index = offset // EXTENT_BYTES

@@ -53,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage."""
     try:
         sys.exit(cli.main(args=arguments, prog_name="fusemount", standalone_mode=False))
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        sys.exit(2)
     except click.ClickException as error:
         print(f"fusemount: {_one_line(error.format_message())}", file=sys.stderr)
         sys.exit(2)
