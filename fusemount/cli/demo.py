@@ -64,10 +64,8 @@ def _show(document: dict[str, Any]) -> None:
         table.add_column(column)
     for column in ("MB", "direct", "cold", "", "again", "", "hits cold", "again"):
         table.add_column(column, justify="right")
-    for column in ("applied", "why"):
-        table.add_column(column)
     for model in document["models"]:
-        cold, again, applied = model["cold"], model["again"], model["recommendation"]
+        cold, again = model["cold"], model["again"]
         table.add_row(
             model["model"],
             model["library"],
@@ -79,10 +77,17 @@ def _show(document: dict[str, Any]) -> None:
             f"{again['speed_up']:.0f}x",
             f"{cold['hit_ratio']:.0%}",
             f"{again['hit_ratio']:.0%}",
-            f"{applied['first_window_bytes'] / _MIB:g} MiB, {applied['cache_strategy']}",
-            "; ".join(applied["reasons"]),
         )
     console.print(table)
+    for model in document["models"]:
+        applied = model["recommendation"]
+        console.print(
+            f"{model['model']}: first window {applied['first_window_bytes'] / _MIB:g} MiB,"
+            f" strategy {applied['cache_strategy']}",
+            markup=False,
+        )
+        for reason in applied["reasons"]:
+            console.print(f"    {reason}", markup=False, style="dim")
     source_mb = sum(model["cold"]["source_bytes"] for model in document["models"]) / 1e6
     again_mb = sum(model["again"]["source_bytes"] for model in document["models"]) / 1e6
     console.print(
