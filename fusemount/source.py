@@ -2,7 +2,8 @@
 
 The functions are plain and blocking; `Source.call` decides where they run. On a filesystem of
 this machine a call takes microseconds, a hand-over to a thread ten times that: there they run at
-once, until one was slow. On every other source they run in threads with a deadline.
+once, until one was slow. On every other source they run in threads with a deadline, and on all
+while a mount that may hang lies below the source: a name can lead into it.
 Nothing here follows a link: each name is resolved in a directory's descriptor.
 """
 
@@ -18,6 +19,7 @@ import trio
 
 from fusemount.errors import SourceTimeoutError
 from fusemount.identity import Found, Identifier, filesystem_type, is_local_type
+from fusemount.mountinfo import MountWatch
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -26,6 +28,10 @@ Arguments = TypeVarTuple("Arguments")
 _SLOW_CALL_S = 0.005
 # ... and for so long all calls go through threads, so that the next one stalls nobody.
 _WARY_S = 10.0
+# What an entry says that is gone or not for this user.
+_GONE_ENTRY = frozenset({errno.ENOENT, errno.ESTALE, errno.EACCES})
+# What has nothing to do with the entry.
+_OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBADF})
 # Metadata requests in flight at a remote source. At 10 ms each, 128 stat 12,800 files a second.
 METADATA_THREADS = 128
 # Threads that may be stuck in calls given up, each replaced by another; past that, calls wait.
@@ -97,6 +103,7 @@ class Source:
         # Threads in calls that nobody waits for any more; each has another in its place.
         self.stuck_calls = 0
         self._wary_until = 0.0
+        self._mounts = MountWatch(self.root_fd)
         self._limiter = trio.CapacityLimiter(METADATA_THREADS)
 
     def root(self) -> Found:
@@ -135,7 +142,7 @@ class Source:
         Raises what the function raises, or SourceTimeoutError after `deadline_s`.
         """
         now = time.monotonic()
-        if is_local and now >= self._wary_until:
+        if is_local and now >= self._wary_until and not self._mounts.may_hang(now):
             try:
                 return function(*arguments)
             finally:
@@ -190,14 +197,23 @@ class Source:
         return Found(status, self.identifier.find_open(fd, status))
 
     def find_many(self, directory_fd: int, names: Sequence[bytes]) -> list[Found | None]:
-        """`find` for each name; None for one that is gone."""
+        """`find` for each name; None for one that is gone, or that alone fails.
+
+        A dead mount or a broken entry must not make its directory unlistable. Raises OSError where
+        the directory itself fails too, and where this process is out of something.
+        """
         found: list[Found | None] = []
+        answers = False
         for name in names:
             try:
                 found.append(self.find(directory_fd, name))
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ESTALE, errno.EACCES):
+                if error.errno in _OWN_FAULTS:
                     raise
+                if not answers and error.errno not in _GONE_ENTRY:
+                    # Its filesystem's size: no kernel answers that from a cache.
+                    os.fstatvfs(directory_fd)
+                    answers = True
                 found.append(None)
         return found
 

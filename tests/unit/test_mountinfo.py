@@ -1,5 +1,6 @@
 """What is mounted where, by mountinfo's own spelling."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusemount.mountinfo import Mount, find_mount, read_mounts, resolve_mountpoint
+from fusemount.mountinfo import Mount, MountWatch, find_mount, read_mounts, resolve_mountpoint
 
 # What the kernel writes as a backslash and three octal digits.
 _ESCAPED = b" \t\n\\"
@@ -91,3 +92,29 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     assert os.path.dirname(resolve_mountpoint(str(tmp_path / "a"))) == os.path.realpath(tmp_path)
+
+
+def test_watch_sees_what_is_mounted_below(tmp_path: Path) -> None:
+    table, below = tmp_path / "mountinfo", tmp_path / "root" / "sub"
+    times = itertools.count(0.0, 10.0)
+    below.mkdir(parents=True)
+
+    def mount(*places: tuple[Path, str]) -> None:
+        table.write_text(
+            "".join(f"36 35 98:0 / {path} rw - {kind} from rw\n" for path, kind in places)
+        )
+
+    fd = os.open(tmp_path / "root", os.O_PATH)
+    try:
+        watch = MountWatch(fd, str(table))
+        assert not watch.may_hang(next(times))  # no table: nothing is known
+        elsewhere = ((tmp_path / "root-2", "fuse.x"), (tmp_path / "root", "nfs"))
+        mount(*elsewhere, (below, "ext4"))
+        assert not watch.may_hang(next(times))
+        for kind in ("fuse.bindfs", "nfs4", "autofs"):
+            mount(*elsewhere, (below, kind))
+            assert watch.may_hang(next(times)), kind
+            mount(*elsewhere)
+            assert not watch.may_hang(next(times))
+    finally:
+        os.close(fd)

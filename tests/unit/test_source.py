@@ -14,6 +14,8 @@ import trio
 
 from fusemount import source as source_module
 from fusemount.errors import SourceTimeoutError
+from fusemount.identity import Found
+from fusemount.mountinfo import MountWatch
 from fusemount.source import (
     Source,
     get_xattr,
@@ -342,3 +344,44 @@ def test_hung_calls_leave_room_for_others_until_they_end(root: Path, gives_up_by
         assert source._limiter.total_tokens == source_module.METADATA_THREADS
 
     run(root, work, deadline_s=0.3 if gives_up_by == "deadline" else _DEADLINE_S)
+
+
+def test_an_entry_that_fails_does_not_fail_its_directory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "good").touch()
+    (root / "dead").touch()
+
+    async def work(source: Source) -> None:
+        real_find = source.find
+
+        def find(directory_fd: int, name: bytes) -> Found:
+            if name == b"dead":
+                raise OSError(errno.ENOTCONN, "dead")
+            return real_find(directory_fd, name)
+
+        monkeypatch.setattr(source, "find", find)
+        found = source.find_many(source.root_fd, [b"dead", b"good"])
+        assert found[0] is None
+        assert found[1] is not None
+
+        def refuse(fd: int) -> os.statvfs_result:
+            raise OSError(errno.ENOTCONN, "all of it")
+
+        monkeypatch.setattr(os, "fstatvfs", refuse)
+        with pytest.raises(OSError, match="all of it"):
+            source.find_many(source.root_fd, [b"good", b"dead"])
+
+    run(root, work)
+
+
+def test_local_calls_run_in_threads_while_a_mount_below_may_hang(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(source: Source) -> None:
+        monkeypatch.setattr(MountWatch, "may_hang", lambda _watch, _now_s: True)
+        assert await source.call(True, threading.current_thread) is not threading.main_thread()
+        monkeypatch.setattr(MountWatch, "may_hang", lambda _watch, _now_s: False)
+        assert await source.call(True, threading.current_thread) is threading.main_thread()
+
+    run(root, work)
