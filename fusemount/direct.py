@@ -1,6 +1,7 @@
 """Reads past the store: just the asked bytes, for random readers and where memory has no room."""
 
 import errno
+import mmap
 import os
 
 import trio
@@ -79,7 +80,8 @@ class DirectReads:
             return memoryview(bytearray(size))
         if self._buffers:
             return self._buffers.pop()
-        return memoryview(bytearray(MAX_REQUEST_BYTES))
+        # Mapped, so that a read that has not begun takes no memory yet.
+        return memoryview(mmap.mmap(-1, MAX_REQUEST_BYTES))
 
     def _keep(self, buffer: memoryview) -> None:
         if len(buffer) == MAX_REQUEST_BYTES and len(self._buffers) < _KEPT_BUFFERS:
