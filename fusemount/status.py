@@ -145,6 +145,9 @@ class StatusReport:
             degraded.append(
                 f"{stuck} reads of the source hang: reads of those files fail at the deadline"
             )
+        stuck_calls = self._filesystem.source.stuck_calls
+        if stuck_calls:
+            degraded.append(f"{stuck_calls} calls for names and status hang in the source")
         return degraded + self._preloads_short()
 
     def _preloads_short(self) -> list[str]:

@@ -73,3 +73,11 @@ def test_reads_that_hang_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(FetchThreads, "stuck", 3)
     (_, line) = degraded(tmp_path, lambda _filesystem, _preloader: None)
     assert line.startswith("3 reads of the source hang")
+
+
+def test_calls_that_hang_are_counted(tmp_path: Path) -> None:
+    def prepare(filesystem: Filesystem, _preloader: Preloader) -> None:
+        filesystem.source.stuck_calls = 2
+
+    (_, line) = degraded(tmp_path, prepare)
+    assert line.startswith("2 calls for names and status hang")
