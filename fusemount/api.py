@@ -76,21 +76,24 @@ async def _answer(stream: trio.SocketStream, routes: Routes) -> None:
         return
     if request is None:
         return
+    method, path = request.method.decode(), request.target.decode(errors="replace")
+    is_head = method == "HEAD"
     _, uid = peer_of_stream(stream)
     if uid not in (0, os.geteuid()):
-        await _send(stream, connection, 403, {"error": "only the mount's user and root may ask"})
+        refusal = {"error": "only the mount's user and root may ask"}
+        await _send(stream, connection, 403, refusal, is_head)
         return
-    method, path = request.method.decode(), request.target.decode(errors="replace")
-    route = routes.get((method, path))
+    # HEAD is GET without the body, which h11 must not be handed.
+    route = routes.get(("GET" if is_head else method, path))
     if route is None:
-        await _send(stream, connection, 404, {"error": f"no {method} {path} here"})
+        await _send(stream, connection, 404, {"error": f"no {method} {path} here"}, is_head)
         return
     try:
         status, document = 200, route()
     except Exception as error:
         _log.exception("%s %s failed", method, path)
         status, document = 500, {"error": repr(error)}
-    await _send(stream, connection, status, document)
+    await _send(stream, connection, status, document, is_head)
 
 
 def peer_of_stream(stream: trio.SocketStream) -> tuple[int, int]:
@@ -115,7 +118,11 @@ async def _receive(stream: trio.SocketStream, connection: h11.Connection) -> h11
 
 
 async def _send(
-    stream: trio.SocketStream, connection: h11.Connection, status: int, document: dict[str, Any]
+    stream: trio.SocketStream,
+    connection: h11.Connection,
+    status: int,
+    document: dict[str, Any],
+    is_head: bool = False,
 ) -> None:
     body = json.dumps(document).encode()
     headers = [
@@ -123,9 +130,8 @@ async def _send(
         ("content-length", str(len(body))),
         ("connection", "close"),
     ]
-    parts = [
-        connection.send(h11.Response(status_code=status, headers=headers)),
-        connection.send(h11.Data(data=body)),
-        connection.send(h11.EndOfMessage()),
-    ]
+    parts = [connection.send(h11.Response(status_code=status, headers=headers))]
+    if not is_head:
+        parts.append(connection.send(h11.Data(data=body)))
+    parts.append(connection.send(h11.EndOfMessage()))
     await stream.send_all(b"".join(part for part in parts if part))

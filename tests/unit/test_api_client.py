@@ -93,6 +93,16 @@ def test_request_is_answered_with(line: bytes, code: int) -> None:
     serve(work)
 
 
+@pytest.mark.parametrize(("path", "code"), [(b"/status", 200), (b"/fail", 500), (b"/", 404)])
+def test_head_is_answered_without_a_body(path: bytes, code: int) -> None:
+    async def work() -> None:
+        answer = await request(b"HEAD " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert code_of(answer) == code
+        assert answer.endswith(b"\r\n\r\n")
+
+    serve(work)
+
+
 @pytest.mark.parametrize(
     "content",
     [
