@@ -85,15 +85,20 @@ def _refuse_living(mountpoint: str) -> None:
     raise UsageError(f"{mountpoint} is served by process {pid} already: fusemount umount it first")
 
 
-def remove_stale_socket(mountpoint: str) -> None:
-    """Remove the control socket of a mount whose supervisor is gone; one that listens stays."""
+def remove_stale_socket(mountpoint: str) -> bool:
+    """Remove the control socket of a mount whose supervisor is gone; one that listens stays.
+
+    Whether one was removed.
+    """
     try:
         connect(mountpoint).close()
     except (FileNotFoundError, ConnectionRefusedError):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(socket_path(mountpoint))
+            return True
     except OSError:
-        return  # a full backlog, say: somebody is there
+        pass  # a full backlog, say: somebody is there
+    return False
 
 
 def connect(mountpoint: str, timeout_s: float = 10.0) -> socket.socket:

@@ -53,6 +53,9 @@ def _is_alive(pid: int) -> bool:
 def _unmount_orphan(path: str) -> None:
     """A mount whose supervisor is gone: unmount it ourselves."""
     if not _is_mounted(path):
+        # Killed supervisors leave their socket; its worker has unmounted then.
+        if remove_stale_socket(path):
+            return
         raise UsageError(f"{path} is not a mount of fusemount: see findmnt -t {FILESYSTEM_TYPE}")
     error = unmount(path, os.geteuid() == 0, detach=True)
     if error:

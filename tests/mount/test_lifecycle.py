@@ -188,6 +188,21 @@ def test_lifecycle_worker_unmounts_when_its_supervisor_dies(
     _leaves_nothing(tree)
 
 
+def test_lifecycle_umount_removes_what_a_killed_supervisor_left(
+    mounted: MountStarter, source: Path
+) -> None:
+    tree = mounted(source)
+    worker = _worker_of(tree)
+    os.kill(tree.pid, signal.SIGKILL)
+    tree.expected_exit_codes = {-signal.SIGKILL}
+    _wait_until(lambda: not is_running(worker) and not tree.is_mounted())
+    assert os.path.lexists(socket_path(tree.path))
+    answer = run_fusemount("umount", tree.path)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert not os.path.lexists(socket_path(tree.path))
+    assert_refused(run_fusemount("umount", tree.path), "not a mount of fusemount")
+
+
 def test_lifecycle_background_returns_when_ready_and_serves_on(
     tmp_path: Path, source: Path
 ) -> None:

@@ -109,14 +109,14 @@ def test_stale_socket_is_replaced() -> None:
 
 def test_stale_socket_is_removed_and_a_live_one_is_not() -> None:
     with open_listener(MOUNTPOINT):
-        remove_stale_socket(MOUNTPOINT)
+        assert not remove_stale_socket(MOUNTPOINT)
         assert os.path.lexists(socket_path(MOUNTPOINT))
-    remove_stale_socket(MOUNTPOINT)
+    assert remove_stale_socket(MOUNTPOINT)
     assert not os.path.lexists(socket_path(MOUNTPOINT))
 
 
 def test_removing_no_socket_is_nothing() -> None:
-    remove_stale_socket(MOUNTPOINT)
+    assert not remove_stale_socket(MOUNTPOINT)
     assert not os.path.lexists(socket_path(MOUNTPOINT))
 
 
