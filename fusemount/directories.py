@@ -123,7 +123,10 @@ class Directories:
     def _keep(self, node: Node, directory: Directory) -> None:
         # Another task may have opened it meanwhile.
         self.drop(node)
-        self._cache[node.inode] = directory
+        if node.names:
+            self._cache[node.inode] = directory
+        else:
+            directory.cached = False  # dropped while it was opened: nobody would take it out
 
     def notice(self, node: Node, found: Found) -> None:
         """A directory was found by its name: drop a descriptor that leads to a former one.

@@ -9,7 +9,7 @@ open; `(parent, name)` leads to at most one node; node 1 is the root and never g
 """
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from fusemount.errors import StaleNodeError
@@ -53,6 +53,8 @@ class InodeTable:
         self._by_name: dict[tuple[int, bytes], Node] = {}
         self._by_identity: dict[bytes, Node] = {}
         self._next = ROOT_INODE + 1
+        # Told of each node that is dropped, for what others keep for it.
+        self.on_drop: Callable[[Node], object] = lambda _node: None
 
     def __len__(self) -> int:
         return len(self._by_inode)
@@ -163,6 +165,7 @@ class InodeTable:
             if node.identity is not None and self._by_identity.get(node.identity) is node:
                 del self._by_identity[node.identity]
             places, node.names = node.names, []
+            self.on_drop(node)
             for parent, name in places:
                 self._by_name.pop((parent.inode, name), None)
                 parent.children -= 1

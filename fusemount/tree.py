@@ -50,6 +50,8 @@ class Tree:
         self._ahead = StatAhead(attribute_timeout_s)
         self.inodes = InodeTable(source.root())
         self.directories = Directories(source, descriptors)
+        # An open descriptor would keep a mount inside the source from being unmounted.
+        self.inodes.on_drop = self.directories.drop
 
     async def lookup(self, parent: Node, name: bytes) -> tuple[Node, Found, float]:
         """The node at a name, and how many seconds ago it was found.
@@ -157,7 +159,13 @@ class Tree:
         """A symbolic link's text, verbatim."""
 
         async def read_at(directory: Directory, name: bytes) -> bytes:
-            text = await self._source.call(directory.is_local, read_link, directory.fd, name)
+            try:
+                text = await self._source.call(directory.is_local, read_link, directory.fd, name)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                # What is there is no link any more; what it is does not matter.
+                raise StaleNodeError(f"node {node.inode}") from error
             found = await self._source.call(
                 directory.is_local, self._source.find, directory.fd, name
             )

@@ -11,6 +11,7 @@ import trio
 from fusemount import tree as tree_module
 from fusemount.errors import StaleNodeError
 from fusemount.handles import DirectoryHandle
+from fusemount.identity import Found
 from fusemount.inodes import Node
 from fusemount.source import Source
 from fusemount.tree import Tree
@@ -327,3 +328,43 @@ def test_open_file_of_a_source_that_went_is_stale(root: Path) -> None:
         os.close(source.root_fd)
 
     trio.run(main)
+
+
+def test_link_that_became_a_directory_is_stale(root: Path) -> None:
+    async def work(tree: Mounted) -> None:
+        node = await tree.walk("d/link")
+        (root / "d" / "link").unlink()
+        (root / "d" / "link").mkdir()
+        with pytest.raises(StaleNodeError):
+            await tree.read_link(node)
+
+    run(root, work)
+
+
+def test_directory_of_a_forgotten_node_is_closed(root: Path) -> None:
+    async def work(tree: Mounted) -> None:
+        before = open_descriptors()
+        node = await tree.walk("d")
+        (await tree.directories.open(node)).release()
+        assert open_descriptors() == before + 1
+        tree.inodes.forget(node.inode, node.lookups)
+        assert open_descriptors() == before
+
+    run(root, work)
+
+
+def test_directory_forgotten_while_it_was_opened_is_closed_by_its_user(root: Path) -> None:
+    async def work(tree: Mounted) -> None:
+        before = open_descriptors()
+        node = await tree.walk("d")
+        real_find_open = tree.source.find_open
+
+        def find_open(fd: int) -> Found:
+            tree.inodes.forget(node.inode, node.lookups)
+            return real_find_open(fd)
+
+        tree.source.find_open = find_open  # type: ignore[method-assign]
+        (await tree.directories.open(node)).release()
+        assert open_descriptors() == before
+
+    run(root, work)
