@@ -122,7 +122,9 @@ class Operations(pyfuse3.Operations):
     @_guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         tree = self.filesystem.tree
-        return await tree.list_xattrs(tree.inodes.get(inode))
+        names = await tree.list_xattrs(tree.inodes.get(inode))
+        # The kernel keeps only their values from ordinary users.
+        return [name for name in names if ctx.uid == 0 or not name.startswith(b"trusted.")]
 
     @_guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
