@@ -107,10 +107,6 @@ class MemoryStore:
             if self._contents.get(content.key) is content:
                 del self._contents[content.key]
 
-    def extent(self, content: Content, index: int) -> Extent | None:
-        """The extent at `index`, or None where nothing of it is here."""
-        return content.extents.get(index)
-
     def make_extent(self, content: Content, index: int, need: Need) -> Extent | None:
         """A new extent for bytes of the content, or None where `need` justifies no room for it."""
         buffer = self._take(need)
